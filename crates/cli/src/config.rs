@@ -1,0 +1,31 @@
+//! `config show`: what a run would do, complete.
+
+use crate::{
+    args::ConfigShowArgs,
+    failure::{Exit, Failure, OrExit},
+    run_file::RunFile,
+    terminal::result,
+};
+
+/// `twoview config show`.
+///
+/// # Errors
+/// [`Exit::Usage`] where the configuration is not one.
+pub(crate) fn show(args: &ConfigShowArgs) -> Result<(), Failure> {
+    let sets = &args.config.set;
+    let file = match (&args.input, &args.config.preset) {
+        (Some(_), Some(preset)) => {
+            let message = format!("--preset {preset} and a run file are both whole configurations; give one of them");
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        (Some(input), None) if input.is_dir() => RunFile::from_path(&input.join("config.resolved.toml"), sets),
+        (Some(input), None) => RunFile::from_path(input, sets),
+        (None, preset) => RunFile::from_preset(preset.as_deref().unwrap_or("small"), sets),
+    }
+    .or_exit(Exit::Usage)?;
+    if args.json {
+        result(&serde_json::to_string(&file).or_exit(Exit::Bug)?)
+    } else {
+        result(file.to_toml().or_exit(Exit::Bug)?.trim_end())
+    }
+}

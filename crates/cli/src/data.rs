@@ -1,0 +1,85 @@
+//! `data check` and `data make`: look at a folder of pictures, or make one.
+
+use serde_json::json;
+use twoview_data::{PatternFolderConfig, ScanReport, escape_path, write_pattern_folder};
+
+use crate::{
+    args::{DataCheckArgs, MakePatternsArgs},
+    failure::{Exit, Failure, OrExit},
+    pictures,
+    run_file::{RunFile, SourceConfig},
+    terminal::{result, result_json},
+};
+
+/// `twoview data check`.
+///
+/// # Errors
+/// [`Exit::Data`] where the folder has no usable picture.
+pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
+    let mut config = RunFile::from_preset("small", &[]).or_exit(Exit::Bug)?.data.source;
+    if let SourceConfig::Folder { max_bad_fraction, .. } = &mut config {
+        // Any number of broken files can be reported; refusing them is for training.
+        *max_bad_fraction = 1.0;
+    }
+    let pictures = pictures::open_folder_quietly(&args.dir, &config)?;
+    let Some(report) = pictures.report else { return Err(Failure::new(Exit::Bug, "a folder has no report")) };
+    if let Some(path) = &args.bad_files {
+        pictures::write_bad_files(path, &report.bad_files).or_exit(Exit::Io)?;
+    }
+    if args.json {
+        return result(&serde_json::to_string(&report).or_exit(Exit::Bug)?);
+    }
+    describe(&report)
+}
+
+fn describe(report: &ScanReport) -> Result<(), Failure> {
+    let formats: Vec<String> = report.formats.iter().map(|(format, n)| format!("{n} {format}")).collect();
+    result(&format!("pictures     {} ({})", report.pictures, formats.join(", ")))?;
+    result(&format!("size         {:.1} MiB in files", report.total_bytes as f64 / (1024.0 * 1024.0)))?;
+    for (name, range) in [("width", report.width), ("height", report.height)] {
+        result(&format!("{name:12} {} to {} px, half of them up to {}", range.min, range.max, range.median))?;
+    }
+    if report.labelled {
+        result(&format!("classes      {}", report.classes.len()))?;
+        let width = report.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0);
+        report.classes.iter().try_for_each(|class| result(&format!("  {:width$}  {}", class.name, class.pictures)))?;
+    } else {
+        result("classes      none: the pictures are unlabelled")?;
+    }
+    result(&format!("duplicates   {}", report.duplicates))?;
+    result(&format!("fingerprint  {}", report.fingerprint))?;
+    report.notes.iter().try_for_each(|remark| result(&format!("note         {remark}")))?;
+    result(&format!("unusable     {}", report.bad_files.len()))?;
+    report.bad_files.iter().try_for_each(|bad| result(&format!("  {}: {}", escape_path(&bad.path), bad.reason)))
+}
+
+/// `twoview data make patterns`.
+///
+/// # Errors
+/// [`Exit::Usage`] where the folder has something in it, [`Exit::Io`] where it cannot be written.
+pub(crate) fn make_patterns(args: &MakePatternsArgs) -> Result<(), Failure> {
+    let made = write_pattern_folder(
+        &args.dir,
+        &PatternFolderConfig {
+            seed: args.seed,
+            train_per_class: args.train_per_class,
+            test_per_class: args.test_per_class,
+            bad_files: args.bad,
+        },
+    )
+    .or_exit(Exit::Io)?;
+    let dir = args.dir.display();
+    if args.json {
+        return result_json(
+            &json!({ "dir": args.dir, "train": made.train, "test": made.test, "bad_files": made.bad_files }),
+        );
+    }
+    result(&format!("made     {} training and {} test pictures in {dir}", made.train, made.test))?;
+    if !made.bad_files.is_empty() {
+        result(&format!(
+            "broken   {} files planted; `twoview data check {dir}/train` finds them",
+            made.bad_files.len()
+        ))?;
+    }
+    result(&format!("next     twoview pretrain {dir}/train"))
+}

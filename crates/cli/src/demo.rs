@@ -1,0 +1,126 @@
+//! `demo`: the whole road on built-in pictures, with every baseline shown first.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use twoview_data::Split;
+use twoview_encoder::FrozenEncoder;
+use twoview_eval::{KnnConfig, LinearProbeConfig, Score};
+
+use crate::{
+    args::DemoArgs,
+    device,
+    evaluate::{Banks, Labelled, look, rung, untrained_encoder},
+    failure::{Exit, Failure, OrExit},
+    pictures,
+    pretrain::{begin, train},
+    run_file::{RunFile, SourceConfig},
+    run_plan::RunPlan,
+    terminal::{note, result, result_json},
+};
+
+/// The two measures of one kind of features.
+struct Measured {
+    knn: Score,
+    linear: Score,
+}
+
+/// `twoview demo`.
+///
+/// # Errors
+/// [`Failure`] with the exit code of its cause.
+pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let (_, device) = device::open(&args.device.device)?;
+    let preset = if args.quick { "demo_quick" } else { "demo" };
+    let mut file = RunFile::from_preset(preset, &args.set).or_exit(Exit::Usage)?;
+    if let Some(new) = args.seed {
+        file.seed = new;
+        if let SourceConfig::Patterns { seed, .. } = &mut file.data.source {
+            *seed = new;
+        }
+    }
+    note("drawing pictures: ten kinds of two-colour patterns, told apart by nothing but the pattern");
+    let pictures = pictures::open(&file.data.source, Split::Train)?;
+    let test = pictures::open(&file.data.source, Split::Test)?;
+    let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
+    let state = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
+    let run_dir = begin(args.out.as_deref(), "demo", &file, &pictures)?;
+
+    let labelled = Labelled::with_test(pictures.source, test.source)?;
+    let look = look(&file)?;
+    let (knn, linear) = (file.eval.knn, &file.eval.linear);
+    let say = |line: &str| {
+        if args.json {
+            note(line);
+            Ok(())
+        } else {
+            result(line)
+        }
+    };
+
+    let pixels = labelled.pixels(look)?;
+    let chance = pixels.chance();
+    say("before training: accuracy of nearest neighbours and of a linear probe, with 95 % intervals")?;
+    say(&format!("  {:17} {:5.1} %", "chance", 100.0 * chance))?;
+    let raw_pixels = measure("raw pixels", &pixels, knn, linear, say)?;
+    let centred_pixels = measure("centred pixels", &pixels.centred()?, knn, linear, say)?;
+    drop(pixels);
+    let features = labelled.features("untrained encoder", &untrained_encoder(&file, &device)?, look)?;
+    let untrained = measure("untrained", &features, knn, linear, say)?;
+
+    say(&format!("training on {} pictures without their labels", plan.loader.n_pictures()))?;
+    let trained = train(&plan, run_dir, state, &device, 0)?;
+    let encoder = FrozenEncoder::new(&trained.state.network.encoder);
+    let features = labelled.features("trained encoder", &encoder, look)?;
+    let after = measure("trained", &features, knn, linear, say)?;
+
+    let (run, seconds) = (trained.run_dir.path().display().to_string(), begun.elapsed().as_secs_f64());
+    if args.json {
+        let rungs = |of: fn(&Measured) -> Score| -> Value {
+            json!({
+                "chance": chance,
+                "raw_pixels": of(&raw_pixels).top1,
+                "centred_pixels": of(&centred_pixels).top1,
+                "untrained": of(&untrained).top1,
+                "trained": of(&after).top1,
+                "ci95": of(&after).ci95,
+            })
+        };
+        return result_json(&json!({
+            "knn": rungs(|m| m.knn),
+            "linear": rungs(|m| m.linear),
+            "images_per_s": trained.images_per_s,
+            "seconds": seconds,
+            "run": run,
+        }));
+    }
+    result("")?;
+    result("                     kNN    linear")?;
+    result(&format!("  chance           {:5.1} %  {:5.1} %", 100.0 * chance, 100.0 * chance))?;
+    for (name, of) in [
+        ("raw pixels", &raw_pixels),
+        ("centred pixels", &centred_pixels),
+        ("untrained", &untrained),
+        ("trained", &after),
+    ] {
+        result(&format!("  {name:16} {:5.1} %  {:5.1} %", 100.0 * of.knn.top1, 100.0 * of.linear.top1))?;
+    }
+    result("")?;
+    result(&format!("took     {seconds:.0} s, training at {:.0} img/s", trained.images_per_s))?;
+    result(&format!("run      {run}"))?;
+    result(&format!("encoder  {}", trained.run_dir.exported_encoder().display()))?;
+    result("next     twoview pretrain path/to/your/pictures")
+}
+
+fn measure(
+    name: &str,
+    banks: &Banks,
+    knn: KnnConfig,
+    linear: &LinearProbeConfig,
+    say: impl Fn(&str) -> Result<(), Failure>,
+) -> Result<Measured, Failure> {
+    let measured = Measured { knn: banks.knn(knn)?, linear: banks.linear(linear)?.0 };
+    say(&format!("{}   linear{}", rung(name, &measured.knn), rung("", &measured.linear).trim_start()))?;
+    Ok(measured)
+}

@@ -1,0 +1,375 @@
+//! `eval knn` and `eval linear`: how good an encoder is, beside everything it has to beat.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use burn::tensor::Device;
+use serde_json::{Value, json};
+use twoview_data::{Source, Split as Part};
+use twoview_encoder::{EncoderConfig, FrozenEncoder, load_named, load_safetensors};
+use twoview_eval::{FeatureBank, KnnConfig, LinearFit, LinearProbeConfig, Rungs, Score, Split};
+use twoview_pixels::Normalize;
+use twoview_train::{Checkpoint, RunDir};
+
+use crate::{
+    args::{EvalArgs, EvalCommand},
+    device,
+    failure::{Exit, Failure, OrExit},
+    pictures::{self, Pictures},
+    run_file::RunFile,
+    run_plan,
+    terminal::{Counter, note, result, result_json},
+};
+
+/// Labelled pictures to learn from and others to test on.
+pub(crate) struct Labelled {
+    train: Arc<dyn Source>,
+    test: Test,
+}
+
+/// Which pictures test.
+enum Test {
+    /// Pictures of their own.
+    Source(Arc<dyn Source>),
+    /// Part of the labelled ones.
+    HeldOut(Split),
+}
+
+/// Train and test features of one kind.
+pub(crate) struct Banks {
+    pub(crate) train: FeatureBank,
+    pub(crate) test: FeatureBank,
+}
+
+/// How pictures become features.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) size_px: u32,
+    pub(crate) normalize: Normalize,
+}
+
+/// Held out for testing where no test pictures were given.
+const HELD_OUT: f64 = 0.2;
+
+impl Labelled {
+    /// Labelled pictures with a test set of their own.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where labels are missing or the test set has a class that the training set does not know.
+    pub(crate) fn with_test(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Result<Self, Failure> {
+        require_labels(train.as_ref(), "--train")?;
+        require_labels(test.as_ref(), "--test")?;
+        if train.classes() != test.classes() {
+            let only = |a: &dyn Source, b: &dyn Source| {
+                a.classes().iter().filter(|class| !b.classes().contains(class)).cloned().collect::<Vec<_>>().join(", ")
+            };
+            return Err(Failure::new(
+                Exit::Data,
+                format!(
+                    "the classes of the training and the test pictures differ: only in training: [{}]; only in test: [{}]",
+                    only(train.as_ref(), test.as_ref()),
+                    only(test.as_ref(), train.as_ref())
+                ),
+            ));
+        }
+        Ok(Self { train, test: Test::Source(test) })
+    }
+
+    /// Labelled pictures of which a part is held out, the same part every time.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where labels are missing or nothing can be held out.
+    pub(crate) fn held_out(all: Arc<dyn Source>) -> Result<Self, Failure> {
+        require_labels(all.as_ref(), "--train")?;
+        let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
+        let split = Split::stratified(&labels, HELD_OUT, 0).or_exit(Exit::Data)?;
+        Ok(Self { train: all, test: Test::HeldOut(split) })
+    }
+
+    /// What the pictures themselves say, without any encoder.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where a picture cannot be read.
+    pub(crate) fn pixels(&self, look: Look) -> Result<Banks, Failure> {
+        self.banks("pixels", |source, counter| {
+            FeatureBank::from_pixels(source, look.size_px, &|done, total| counter.at(done, total)).or_exit(Exit::Data)
+        })
+    }
+
+    /// What a frozen encoder makes of them.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where a picture cannot be read.
+    pub(crate) fn features(&self, what: &'static str, encoder: &FrozenEncoder, look: Look) -> Result<Banks, Failure> {
+        self.banks(what, |source, counter| {
+            FeatureBank::from_encoder(source, encoder, look.size_px, look.normalize, &|done, total| {
+                counter.at(done, total);
+            })
+            .or_exit(Exit::Data)
+        })
+    }
+
+    fn banks(
+        &self,
+        what: &'static str,
+        bank: impl Fn(&dyn Source, &Counter) -> Result<FeatureBank, Failure>,
+    ) -> Result<Banks, Failure> {
+        let counted = |source: &dyn Source| {
+            let counter = Counter::start(what, source.len());
+            let bank = bank(source, &counter)?;
+            counter.end();
+            Ok(bank)
+        };
+        let all = counted(self.train.as_ref())?;
+        match &self.test {
+            Test::Source(test) => Ok(Banks { train: all, test: counted(test.as_ref())? }),
+            Test::HeldOut(split) => Ok(Banks {
+                train: all.select(&split.train).or_exit(Exit::Bug)?,
+                test: all.select(&split.test).or_exit(Exit::Bug)?,
+            }),
+        }
+    }
+}
+
+impl Banks {
+    /// Both banks minus the mean of the training features.
+    ///
+    /// # Errors
+    /// [`Exit::Bug`]: both banks have the same dimensions.
+    pub(crate) fn centred(&self) -> Result<Self, Failure> {
+        let mean = self.train.mean();
+        Ok(Self {
+            train: self.train.clone().centered_by(&mean).or_exit(Exit::Bug)?,
+            test: self.test.clone().centered_by(&mean).or_exit(Exit::Bug)?,
+        })
+    }
+
+    /// Share of the largest class among the test pictures: what guessing reaches.
+    pub(crate) fn chance(&self) -> f64 {
+        self.test.majority_share()
+    }
+
+    /// Accuracy of the nearest neighbours.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] where the settings are impossible.
+    pub(crate) fn knn(&self, config: KnnConfig) -> Result<Score, Failure> {
+        config.init(&self.train).or_exit(Exit::Usage)?.evaluate(&self.test).or_exit(Exit::Data)
+    }
+
+    /// Accuracy of a linear classifier, with how it was found.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] where the settings are impossible, [`Exit::Data`] where the labels are.
+    pub(crate) fn linear(&self, config: &LinearProbeConfig) -> Result<(Score, LinearFit), Failure> {
+        let classifier = config.clone().init().or_exit(Exit::Usage)?.fit(&self.train).or_exit(Exit::Data)?;
+        let fit = classifier.fit().clone();
+        if !fit.converged {
+            note(&format!(
+                "warning: the linear probe stopped after {} steps before it converged (gradient {:.1e}); raise \
+                 eval.linear.max_iterations",
+                fit.iterations, fit.gradient_max_abs
+            ));
+        }
+        Ok((classifier.evaluate(&self.test).or_exit(Exit::Data)?, fit))
+    }
+}
+
+/// `twoview eval knn` and `twoview eval linear`.
+///
+/// # Errors
+/// [`Failure`] with the exit code of its cause.
+pub(crate) fn evaluate(command: &EvalCommand) -> Result<(), Failure> {
+    let args = match command {
+        EvalCommand::Knn(args) => &args.eval,
+        EvalCommand::Linear(args) => &args.eval,
+    };
+    let path = args.run.clone().map_or_else(newest_run, Ok)?;
+    let run_dir = RunDir::read_only(&path).or_exit(Exit::Run)?;
+    let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
+    let knn = match command {
+        EvalCommand::Knn(args) => KnnConfig {
+            k: args.k.unwrap_or(file.eval.knn.k),
+            temperature: args.temperature.unwrap_or(file.eval.knn.temperature),
+        },
+        EvalCommand::Linear(_) => file.eval.knn,
+    };
+    let (_, device) = device::open(&args.device.device)?;
+    // The encoders first: a run without a checkpoint should not make anyone wait for the pictures.
+    let trained = trained_encoder(&run_dir, &file.encoder, &device)?;
+    let untrained = untrained_encoder(&file, &device)?;
+    let labelled = labelled(args, &file)?;
+    let look = look(&file)?;
+
+    let pixels = labelled.pixels(look)?;
+    let centred = pixels.centred()?;
+    let untrained = labelled.features("untrained encoder", &untrained, look)?;
+    let trained = labelled.features("trained encoder", &trained, look)?;
+    let chance = trained.chance();
+    match command {
+        EvalCommand::Knn(_) => {
+            let scores = each(&pixels, &centred, &untrained, &trained, |banks| banks.knn(knn))?;
+            let settings = json!({ "k": knn.k, "temperature": knn.temperature });
+            report(
+                &path,
+                args.json,
+                &format!("kNN (k {}, temperature {})", knn.k, knn.temperature),
+                settings,
+                chance,
+                &scores,
+            )
+        }
+        EvalCommand::Linear(_) => {
+            let fits = each(&pixels, &centred, &untrained, &trained, |banks| banks.linear(&file.eval.linear))?;
+            let fit = &fits.trained.1;
+            let settings = json!({ "l2": fit.l2, "iterations": fit.iterations, "converged": fit.converged });
+            let scores = Rungs {
+                raw_pixels: fits.raw_pixels.0,
+                centred_pixels: fits.centred_pixels.0,
+                untrained: fits.untrained.0,
+                trained: fits.trained.0,
+            };
+            report(&path, args.json, &format!("linear probe (l2 {:e})", fit.l2), settings, chance, &scores)
+        }
+    }
+}
+
+fn each<T>(
+    raw_pixels: &Banks,
+    centred_pixels: &Banks,
+    untrained: &Banks,
+    trained: &Banks,
+    measure: impl Fn(&Banks) -> Result<T, Failure>,
+) -> Result<Rungs<T>, Failure> {
+    Ok(Rungs {
+        raw_pixels: measure(raw_pixels)?,
+        centred_pixels: measure(centred_pixels)?,
+        untrained: measure(untrained)?,
+        trained: measure(trained)?,
+    })
+}
+
+fn report(
+    run: &Path,
+    as_json: bool,
+    title: &str,
+    settings: Value,
+    chance: f64,
+    scores: &Rungs<Score>,
+) -> Result<(), Failure> {
+    if as_json {
+        let mut line = json!({
+            "top1": scores.trained.top1,
+            "ci95": scores.trained.ci95,
+            "n": scores.trained.n,
+            "chance": chance,
+            "raw_pixels": scores.raw_pixels.top1,
+            "centred_pixels": scores.centred_pixels.top1,
+            "untrained": scores.untrained.top1,
+            "run": run,
+        });
+        if let (Value::Object(line), Value::Object(settings)) = (&mut line, settings) {
+            line.extend(settings);
+        }
+        return result_json(&line);
+    }
+    result(&format!("{title} on {} pictures, top-1 accuracy with its 95 % interval", scores.trained.n))?;
+    result(&format!("  chance            {:5.1} %", 100.0 * chance))?;
+    for (name, score) in [
+        ("raw pixels", scores.raw_pixels),
+        ("centred pixels", scores.centred_pixels),
+        ("untrained encoder", scores.untrained),
+        ("trained encoder", scores.trained),
+    ] {
+        result(&rung(name, &score))?;
+    }
+    Ok(())
+}
+
+/// One line of a ladder.
+pub(crate) fn rung(name: &str, score: &Score) -> String {
+    let [low, high] = score.ci95;
+    format!("  {name:17} {:5.1} %  [{:.1}, {:.1}]", 100.0 * score.top1, 100.0 * low, 100.0 * high)
+}
+
+/// How the pictures of a run are looked at without chance.
+///
+/// # Errors
+/// [`Exit::Usage`] where the configuration is not one.
+pub(crate) fn look(file: &RunFile) -> Result<Look, Failure> {
+    let augment = file.augment.clone().init().or_exit(Exit::Usage)?;
+    let normalize = run_plan::normalize(&file.normalize).or_exit(Exit::Usage)?;
+    Ok(Look { size_px: augment.size_px(), normalize })
+}
+
+/// The encoder as training left it.
+///
+/// # Errors
+/// [`Exit::Run`] where the run has no checkpoint, [`Exit::Model`] where the weights are damaged.
+pub(crate) fn trained_encoder(
+    run_dir: &RunDir,
+    config: &EncoderConfig,
+    device: &Device,
+) -> Result<FrozenEncoder, Failure> {
+    let (checkpoint, damaged) = Checkpoint::latest(run_dir).map_err(|error| {
+        let exit = if matches!(error, twoview_train::CheckpointError::None(_)) { Exit::Run } else { Exit::Model };
+        Failure { exit, error: error.into() }
+    })?;
+    damaged.iter().for_each(|line| note(&format!("warning: damaged checkpoint passed over: {line}")));
+    let fresh = config.init(0, device).or_exit(Exit::Usage)?;
+    let weights = load_safetensors(&checkpoint.encoder()).or_exit(Exit::Model)?.tensors;
+    Ok(FrozenEncoder::new(&load_named(fresh, weights).or_exit(Exit::Model)?))
+}
+
+/// The same encoder with the weights that the run began with.
+///
+/// # Errors
+/// [`Exit::Usage`] where the configuration makes no encoder.
+pub(crate) fn untrained_encoder(file: &RunFile, device: &Device) -> Result<FrozenEncoder, Failure> {
+    Ok(FrozenEncoder::new(&file.encoder.init(file.seed, device).or_exit(Exit::Usage)?))
+}
+
+fn labelled(args: &EvalArgs, file: &RunFile) -> Result<Labelled, Failure> {
+    let source = &file.data.source;
+    let open = |dir: &PathBuf| pictures::open_folder(dir, source);
+    let train: Pictures = match &args.train {
+        Some(dir) => open(dir)?,
+        None => pictures::open(source, Part::Train)?,
+    };
+    if let Some(dir) = &args.test {
+        return Labelled::with_test(train.source, open(dir)?.source);
+    }
+    if args.train.is_none() && matches!(source, crate::run_file::SourceConfig::Patterns { .. }) {
+        return Labelled::with_test(train.source, pictures::open(source, Part::Test)?.source);
+    }
+    note("no --test given: a fifth of the labelled pictures is held out to test on");
+    Labelled::held_out(train.source)
+}
+
+fn require_labels(source: &dyn Source, flag: &str) -> Result<(), Failure> {
+    if source.classes().is_empty() {
+        return Err(Failure::new(
+            Exit::Data,
+            format!(
+                "the pictures have no labels: evaluation needs one sub-folder for each class; give such a folder with {flag}"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The run in runs/ that was configured last.
+fn newest_run() -> Result<PathBuf, Failure> {
+    let runs = fs::read_dir("runs").ok().into_iter().flatten().filter_map(Result::ok).filter_map(|entry| {
+        let written = fs::metadata(entry.path().join("config.resolved.toml")).ok()?.modified().ok()?;
+        Some((written, entry.path()))
+    });
+    let (_, path) = runs.max().ok_or_else(|| {
+        Failure::new(Exit::Usage, "no run was named and runs/ has none; name one, or make one with `twoview pretrain`")
+    })?;
+    note(&format!("run: {} (the newest in runs/)", path.display()));
+    Ok(path)
+}

@@ -1,0 +1,314 @@
+//! `pretrain` and `resume`: from a run file or a run directory to a trained encoder.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use burn::tensor::Device;
+use serde_json::json;
+use twoview_data::{Replaced, Split, escape_path};
+use twoview_encoder::{named_tensors, save_safetensors};
+use twoview_train::{
+    Checkpoint, CheckpointError, Ended, Job, JsonLines, MetricSink, RunDir, RunDirError, StepError, StepMetrics,
+    TrainError, TrainState, run,
+};
+
+use crate::{
+    args::{PretrainArgs, ResumeArgs},
+    device,
+    failure::{Exit, Failure, OrExit},
+    pictures::{self, Manifest, Pictures},
+    run_file::{RunFile, SourceConfig},
+    run_plan::RunPlan,
+    signals::Signals,
+    terminal::{TrainingBar, note, result, result_json},
+};
+
+/// What a finished run leaves behind, for whoever goes on with it.
+pub(crate) struct Trained {
+    pub(crate) state: TrainState,
+    pub(crate) run_dir: RunDir,
+    /// Mean over the time spent training, in source pictures per second.
+    pub(crate) images_per_s: f64,
+    pub(crate) seconds: f64,
+    /// Of the last step.
+    pub(crate) last: Option<StepMetrics>,
+}
+
+/// `twoview pretrain`.
+///
+/// # Errors
+/// [`Failure`] with the exit code of its cause.
+pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
+    let (_, device) = device::open(&args.device.device)?;
+    let (file, pictures) = choose(args)?;
+    let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
+    let state = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
+    let run_dir = begin(args.out.as_deref(), &stem(&args.input), &file, &pictures)?;
+    let trained = train(&plan, run_dir, state, &device, 0)?;
+    end(&trained, args.json)
+}
+
+/// `twoview resume`.
+///
+/// # Errors
+/// [`Failure`] with the exit code of its cause.
+pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
+    let (_, device) = device::open(&args.device.device)?;
+    let run_dir = RunDir::open(&args.run).or_exit(Exit::Run)?;
+    let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
+    let pictures = pictures::open(&file.data.source, Split::Train)?;
+    check_same_data(&run_dir, &pictures.manifest, args.accept_data_change)?;
+    let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
+    let fresh = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
+    let (state, metrics_bytes) = match Checkpoint::latest(&run_dir) {
+        Ok((checkpoint, damaged)) => {
+            damaged.iter().for_each(|line| note(&format!("warning: damaged checkpoint passed over: {line}")));
+            (checkpoint.load(fresh).or_exit(Exit::Model)?, checkpoint.metrics_bytes())
+        }
+        Err(CheckpointError::None(_)) => (fresh, 0),
+        Err(error) => return Err(error).or_exit(Exit::Model),
+    };
+    note(&format!("resuming after step {} of {}", state.step, plan.schedule.total_steps()));
+    let trained = train(&plan, run_dir, state, &device, metrics_bytes)?;
+    end(&trained, args.json)
+}
+
+/// Makes the run directory and writes down what the run is, before anything is computed.
+///
+/// # Errors
+/// [`Exit::Run`] where the directory is taken, [`Exit::Io`] where it cannot be written.
+pub(crate) fn begin(out: Option<&Path>, name: &str, file: &RunFile, pictures: &Pictures) -> Result<RunDir, Failure> {
+    let made = match out {
+        Some(path) => RunDir::create(path),
+        None => RunDir::create_next(Path::new("runs"), name),
+    };
+    let run_dir = made.map_err(|error| {
+        let exit = if matches!(error, RunDirError::Io { .. }) { Exit::Io } else { Exit::Run };
+        Failure { exit, error: error.into() }
+    })?;
+    let resolved = file.to_toml().or_exit(Exit::Bug)?;
+    fs::write(run_dir.config(), resolved).or_exit(Exit::Io)?;
+    let manifest = serde_json::to_vec_pretty(&pictures.manifest).or_exit(Exit::Bug)?;
+    fs::write(run_dir.manifest(), manifest).or_exit(Exit::Io)?;
+    let bad = pictures.report.as_ref().map(|report| report.bad_files.as_slice()).unwrap_or_default();
+    pictures::write_bad_files(&run_dir.bad_files(), bad).or_exit(Exit::Io)?;
+    Ok(run_dir)
+}
+
+/// Trains from `state` to the end of the plan, showing progress, and exports the encoder.
+///
+/// # Errors
+/// [`Exit::Interrupted`] or [`Exit::Terminated`] after a signal, with the checkpoint written; else the exit code of the
+/// cause.
+pub(crate) fn train(
+    plan: &RunPlan,
+    run_dir: RunDir,
+    state: TrainState,
+    device: &Device,
+    metrics_bytes: u64,
+) -> Result<Trained, Failure> {
+    let signals = Signals::listen().or_exit(Exit::Bug)?;
+    let total = plan.schedule.total_steps();
+    let before = state.step;
+    let mut log = JsonLines::open(&run_dir.metrics(), metrics_bytes).or_exit(Exit::Io)?;
+    let mut bar = TrainingBar::start(total, before);
+    let mut replaced = ReplacedLog { path: run_dir.bad_files() };
+    let mut last = Last(None);
+    let begun = Instant::now();
+    let ended = run(
+        &Job {
+            loader: &plan.loader,
+            objective: plan.objective.as_ref(),
+            schedule: &plan.schedule,
+            save_every: plan.save_every,
+            max_bad_fraction: plan.max_bad_fraction,
+            device: &device.clone().autodiff(),
+            run_dir: &run_dir,
+            stop: &signals.stop,
+        },
+        state,
+        &mut [&mut log, &mut bar, &mut replaced, &mut last],
+    );
+    bar.end();
+    let resume = format!("twoview resume {}", run_dir.path().display());
+    let (state, ended) = ended.map_err(|error| {
+        let exit = exit_of(&error);
+        let error = anyhow::Error::from(error);
+        Failure { exit, error: if exit == Exit::Io { error.context(format!("go on with `{resume}`")) } else { error } }
+    })?;
+    if ended == Ended::Stopped {
+        return Err(Failure::new(
+            signals.exit(),
+            format!("stopped after step {} of {total}; go on with `{resume}`", state.step),
+        ));
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let pictures = (state.step - before) as f64 * plan.loader.batch_size() as f64;
+    let exported = run_dir.exported_encoder();
+    if let Some(folder) = exported.parent() {
+        fs::create_dir_all(folder).or_exit(Exit::Io)?;
+    }
+    let metadata = BTreeMap::from([
+        // What Python's loaders look for.
+        ("format".to_owned(), "pt".to_owned()),
+        ("twoview.encoder".to_owned(), serde_json::to_string(&plan.network.encoder).or_exit(Exit::Bug)?),
+    ]);
+    save_safetensors(&exported, &named_tensors(&state.network.encoder), &metadata).or_exit(Exit::Io)?;
+    Ok(Trained { state, run_dir, images_per_s: pictures / seconds.max(f64::MIN_POSITIVE), seconds, last: last.0 })
+}
+
+fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
+    let run = trained.run_dir.path().display().to_string();
+    if json {
+        let last = trained.last.as_ref();
+        return result_json(&json!({
+            "run": run,
+            "steps": trained.state.step,
+            "loss": last.map(|m| m.loss),
+            "chance": last.map(|m| m.chance),
+            "images_per_s": trained.images_per_s,
+            "seconds": trained.seconds,
+            "encoder": trained.run_dir.exported_encoder(),
+        }));
+    }
+    if let Some(m) = &trained.last {
+        result(&format!(
+            "trained  {} steps in {:.0} s, {:.0} img/s; loss {:.3} (chance {:.3}, floor {:.3})",
+            m.step, trained.seconds, trained.images_per_s, m.loss, m.chance, m.floor
+        ))?;
+    }
+    result(&format!("run      {run}"))?;
+    result(&format!("encoder  {}", trained.run_dir.exported_encoder().display()))?;
+    result(&format!("next     twoview eval knn {run}"))
+}
+
+/// The run file a command line asks for, with its pictures.
+fn choose(args: &PretrainArgs) -> Result<(RunFile, Pictures), Failure> {
+    let sets = &args.config.set;
+    if args.input.extension().is_some_and(|extension| extension == "toml") {
+        if let Some(preset) = &args.config.preset {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "--preset {preset} and {} are both whole configurations; give one of them",
+                    args.input.display()
+                ),
+            ));
+        }
+        let file = RunFile::from_path(&args.input, sets).or_exit(Exit::Usage)?;
+        let pictures = pictures::open(&file.data.source, Split::Train)?;
+        return Ok((file, pictures));
+    }
+    let root = fs::canonicalize(&args.input).map_err(|source| {
+        let message = format!("cannot use {} as a folder of pictures: {source}", args.input.display());
+        Failure::new(Exit::Data, message)
+    })?;
+    let (mut file, pictures) = match &args.config.preset {
+        Some(preset) => {
+            let file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
+            let pictures = pictures::open_folder(&root, &file.data.source)?;
+            (file, pictures)
+        }
+        None => {
+            // Both candidates read a folder alike; which one fits shows only in the pictures.
+            let small = RunFile::from_preset("small", sets).or_exit(Exit::Usage)?;
+            let pictures = pictures::open_folder(&root, &small.data.source)?;
+            let side = pictures.report.as_ref().map_or(0, |report| report.width.median.min(report.height.median));
+            let preset = if side < LARGE_PX { "small" } else { "photos" };
+            note(&format!(
+                "preset: {preset} (the pictures are about {side} px on their shorter side); \
+                 `twoview config show --preset {preset}` shows it"
+            ));
+            (RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?, pictures)
+        }
+    };
+    match &mut file.data.source {
+        SourceConfig::Folder { root: place, .. } => *place = Some(root),
+        SourceConfig::Patterns { .. } => {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "--preset {} makes its own pictures and cannot train on {}; choose small or photos",
+                    args.config.preset.as_deref().unwrap_or_default(),
+                    args.input.display()
+                ),
+            ));
+        }
+    }
+    Ok((file, pictures))
+}
+
+/// Pictures at least this large are treated as photographs.
+const LARGE_PX: u32 = 64;
+
+/// The name that runs of `input` are called by.
+fn stem(input: &Path) -> String {
+    let absolute = fs::canonicalize(input).unwrap_or_else(|_| input.to_owned());
+    absolute.file_stem().map_or_else(|| "run".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+fn check_same_data(run_dir: &RunDir, now: &Manifest, accept: bool) -> Result<(), Failure> {
+    let path = run_dir.manifest();
+    let text = fs::read_to_string(&path)
+        .map_err(|error| Failure::new(Exit::Run, format!("cannot read {}: {error}", path.display())))?;
+    let then: Manifest =
+        serde_json::from_str(&text).map_err(|error| Failure::new(Exit::Run, format!("{}: {error}", path.display())))?;
+    if then == *now {
+        return Ok(());
+    }
+    let what = format!(
+        "the pictures are not those the run began with: {} then, {} now{}",
+        then.pictures,
+        now.pictures,
+        if then.pictures == now.pictures { ", of which some were renamed or changed" } else { "" }
+    );
+    if accept {
+        note(&format!("warning: {what}; going on, but not as a run that was never stopped would"));
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Run, format!("{what}; put them back, or go on regardless with --accept-data-change")))
+}
+
+fn exit_of(error: &TrainError) -> Exit {
+    match error {
+        TrainError::Load(_) | TrainError::TooManyBad { .. } => Exit::Data,
+        TrainError::Step(StepError::NonFinite { .. }) => Exit::NonFinite,
+        TrainError::Checkpoint(_) | TrainError::Metrics(_) => Exit::Io,
+        _ => Exit::Bug,
+    }
+}
+
+/// Keeps the newest measurements for the summary.
+struct Last(Option<StepMetrics>);
+
+impl MetricSink for Last {
+    fn record(&mut self, metrics: &StepMetrics) -> io::Result<()> {
+        self.0 = Some(metrics.clone());
+        Ok(())
+    }
+}
+
+/// Names pictures that could be read when the run began and had to be replaced later.
+struct ReplacedLog {
+    path: PathBuf,
+}
+
+impl MetricSink for ReplacedLog {
+    fn record(&mut self, _: &StepMetrics) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn replaced(&mut self, step: u64, replaced: &Replaced) -> io::Result<()> {
+        note(&format!("replaced at step {step}: {}: {}", escape_path(&replaced.path), replaced.reason));
+        let line = json!({
+            "path": escape_path(&replaced.path), "reason": replaced.reason, "step": step, "replaced_by": replaced.by,
+        });
+        let mut out = fs::OpenOptions::new().create(true).append(true).open(&self.path)?;
+        writeln!(out, "{line}")
+    }
+}

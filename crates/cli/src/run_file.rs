@@ -1,0 +1,254 @@
+//! The configuration of a run: a preset or a TOML file, changed key by key with `--set`, checked against one schema.
+
+use std::{fs, path::Path};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use twoview_augment::AugmentConfig;
+use twoview_encoder::{EncoderConfig, HeadConfig};
+use twoview_eval::{KnnConfig, LinearProbeConfig};
+use twoview_loss::ObjectiveConfig;
+use twoview_optim::{OptimizerConfig, ScheduleConfig, Span};
+
+/// Everything that decides what a run does. Whatever can change a result is written out: nothing has a default.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunFile {
+    /// Seeds the initial weights, the order of the pictures and every view.
+    pub(crate) seed: u64,
+    /// How long to train.
+    pub(crate) length: Span,
+    pub(crate) data: DataConfig,
+    /// In the order a picture meets them, drawn anew for each of its two views.
+    pub(crate) augment: AugmentConfig,
+    pub(crate) normalize: NormalizeConfig,
+    pub(crate) encoder: EncoderConfig,
+    pub(crate) head: HeadConfig,
+    pub(crate) loss: ObjectiveConfig,
+    pub(crate) optimizer: OptimizerConfig,
+    pub(crate) schedule: ScheduleConfig,
+    /// Operational: changes no result.
+    pub(crate) every: EveryConfig,
+    pub(crate) eval: EvalConfig,
+}
+
+/// The pictures and how they are batched.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DataConfig {
+    pub(crate) source: SourceConfig,
+    /// Source pictures in a batch; each gives two views.
+    pub(crate) batch_size: usize,
+    /// Threads that make views. Operational: changes no result.
+    pub(crate) workers: usize,
+}
+
+/// Where the pictures come from.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum SourceConfig {
+    /// A folder of picture files.
+    Folder {
+        /// The folder; the command line fills it in.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        root: Option<std::path::PathBuf>,
+        /// Above this share of unusable files the folder is refused.
+        max_bad_fraction: f64,
+        /// A larger file is refused unread.
+        max_file_mib: u64,
+        /// A larger picture is refused before it is decoded.
+        max_megapixels: u64,
+        /// Decoded pictures are kept in memory as long as they fit. Operational: changes no result.
+        cache_mib: u64,
+    },
+    /// The built-in set of ten two-colour patterns.
+    Patterns { seed: u64, train_per_class: u32, test_per_class: u32 },
+}
+
+/// Channel means and standard deviations that views are normalized with, for pixels in `[0, 1]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NormalizeConfig {
+    pub(crate) mean: [f32; 3],
+    pub(crate) std: [f32; 3],
+}
+
+/// How often something is done.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EveryConfig {
+    /// Between checkpoints: what a killed run loses at most.
+    pub(crate) save: Span,
+}
+
+/// How `eval` measures.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EvalConfig {
+    pub(crate) knn: KnnConfig,
+    pub(crate) linear: LinearProbeConfig,
+}
+
+/// A configuration that is part of the program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Preset {
+    pub(crate) name: &'static str,
+    pub(crate) text: &'static str,
+}
+
+macro_rules! preset {
+    ($name:literal) => {
+        Preset { name: $name, text: include_str!(concat!("../../../configs/", $name, ".toml")) }
+    };
+}
+
+/// Every built-in configuration: the files of `configs/`.
+pub(crate) const PRESETS: [Preset; 5] =
+    [preset!("demo"), preset!("demo_quick"), preset!("small"), preset!("photos"), preset!("cifar10/resnet18_w16")];
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum RunFileError {
+    /// The file cannot be read.
+    #[error("cannot read {file}: {source}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The text is not a configuration.
+    #[error("{file}: {message}")]
+    Invalid {
+        /// The file, preset or `--set` at fault.
+        file: String,
+        /// Line, key, expected and got.
+        message: String,
+    },
+    /// There is no such preset.
+    #[error("--preset {got}: there is no such preset; expected one of {}{hint}", preset_names())]
+    NoSuchPreset {
+        /// What was asked for.
+        got: String,
+        /// The nearest name, if one is near.
+        hint: String,
+    },
+}
+
+fn preset_names() -> String {
+    PRESETS.map(|preset| preset.name).join(", ")
+}
+
+impl RunFile {
+    /// A built-in configuration, changed by `sets`.
+    ///
+    /// # Errors
+    /// [`RunFileError`].
+    pub(crate) fn from_preset(name: &str, sets: &[String]) -> Result<Self, RunFileError> {
+        let preset = PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| RunFileError::NoSuchPreset {
+            got: name.to_owned(),
+            hint: did_you_mean(name, PRESETS.iter().map(|preset| preset.name)),
+        })?;
+        Self::parse(&format!("preset {name}"), preset.text, sets)
+    }
+
+    /// The configuration in a TOML file, changed by `sets`.
+    ///
+    /// # Errors
+    /// [`RunFileError`].
+    pub(crate) fn from_path(path: &Path, sets: &[String]) -> Result<Self, RunFileError> {
+        let file = path.display().to_string();
+        let text =
+            fs::read_to_string(path).map_err(|source| RunFileError::Unreadable { file: file.clone(), source })?;
+        Self::parse(&file, &text, sets)
+    }
+
+    fn parse(file: &str, text: &str, sets: &[String]) -> Result<Self, RunFileError> {
+        // The text is checked before the changes, so that its errors carry its lines.
+        let unchanged: Self = parse_toml(file, text)?;
+        if sets.is_empty() {
+            return Ok(unchanged);
+        }
+        let mut table: toml::Table = parse_toml(file, text)?;
+        for set in sets {
+            apply(&mut table, set)?;
+        }
+        let all = sets.iter().map(|set| format!("--set {set}")).collect::<Vec<_>>().join(" ");
+        let message = |error: toml::de::Error| with_hint(error.to_string().trim_end().replace('\n', " "));
+        toml::Value::Table(table)
+            .try_into()
+            .map_err(|error| RunFileError::Invalid { file: all, message: message(error) })
+    }
+
+    /// The configuration as TOML that [`RunFile::from_path`] reads back to the same value.
+    ///
+    /// # Errors
+    /// None known: every value of this type has a TOML form. Kept as a result because the serializer has one.
+    pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
+fn parse_toml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, RunFileError> {
+    toml::from_str(text).map_err(|error| RunFileError::Invalid {
+        file: file.to_owned(),
+        message: with_hint(error.to_string().trim_end().to_owned()),
+    })
+}
+
+/// Spans are written as exactly one of these keys, so setting one takes the place of the others.
+const SPAN_KEYS: [&str; 3] = ["steps", "epochs", "examples"];
+
+/// Changes one key of `table`: `set` is `a.b.c=value`, the value in TOML or else a bare string.
+fn apply(table: &mut toml::Table, set: &str) -> Result<(), RunFileError> {
+    let invalid = |message: String| RunFileError::Invalid { file: format!("--set {set}"), message };
+    let (key, text) =
+        set.split_once('=').ok_or_else(|| invalid("expected KEY=VALUE, as in loss.temperature=0.2".to_owned()))?;
+    let value = toml::from_str::<toml::Table>(&format!("value = {text}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(text.trim().to_owned()));
+    let mut parts: Vec<&str> = key.trim().split('.').map(str::trim).collect();
+    let last = parts.pop().unwrap_or_default();
+    if last.is_empty() || parts.iter().any(|part| part.is_empty()) {
+        return Err(invalid(format!("`{key}` is not a key; expected one like loss.temperature")));
+    }
+    let mut at = table;
+    for part in parts {
+        let keys: Vec<String> = at.keys().cloned().collect();
+        let hint = did_you_mean(part, keys.iter().map(String::as_str));
+        at = match at.get_mut(part) {
+            Some(toml::Value::Table(inner)) => inner,
+            Some(_) => return Err(invalid(format!("`{part}` has no keys of its own"))),
+            None => {
+                return Err(invalid(format!("unknown key `{part}`, expected one of {}{hint}", keys.join(", "))));
+            }
+        };
+    }
+    if SPAN_KEYS.contains(&last) {
+        at.retain(|key, _| !SPAN_KEYS.contains(&key));
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Adds the nearest valid name to a message of the kind "unknown field `x`, expected one of `a`, `b`".
+fn with_hint(message: String) -> String {
+    let Some(start) = message.find("unknown field").or_else(|| message.find("unknown variant")) else {
+        return message;
+    };
+    let mut names = message[start..].split('`').skip(1).step_by(2);
+    let Some(got) = names.next() else { return message };
+    let hint = did_you_mean(got, names);
+    message + &hint
+}
+
+/// "; did you mean `name`?" for the nearest of `names`, if one is near enough to be a slip.
+fn did_you_mean<'a>(got: &str, names: impl Iterator<Item = &'a str>) -> String {
+    names
+        .map(|name| (strsim::damerau_levenshtein(got, name), name))
+        .filter(|(distance, name)| *distance <= (name.len().max(got.len()) / 3).max(1))
+        .min()
+        .map(|(_, name)| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
+}

@@ -1,0 +1,121 @@
+//! A run file after every check: values that can no longer be wrong.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use twoview_augment::AugmentError;
+use twoview_data::{Loader, LoaderConfig, LoaderError, Source};
+use twoview_loss::{Objective, ObjectiveError};
+use twoview_optim::{OptimizerError, Schedule, ScheduleError, SpanError};
+use twoview_pixels::Normalize;
+use twoview_train::{NetworkConfig, NetworkError, TrainState};
+
+use crate::{
+    run_file::{NormalizeConfig, RunFile, SourceConfig},
+    terminal::note,
+};
+
+/// What a run will do, with every part built from the run file and checked against the data.
+pub(crate) struct RunPlan {
+    pub(crate) network: NetworkConfig,
+    pub(crate) objective: Box<dyn Objective>,
+    pub(crate) loader: Loader,
+    pub(crate) schedule: Schedule,
+    /// Steps between checkpoints.
+    pub(crate) save_every: u64,
+    pub(crate) max_bad_fraction: f64,
+}
+
+/// Why a run file and its data make no run. Each message begins with the key at fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum PlanError {
+    #[error("augment: {0}")]
+    Augment(#[from] AugmentError),
+    #[error("normalize.std: expected numbers above 0, got {0:?}")]
+    Normalize([f32; 3]),
+    #[error("loss: {0}")]
+    Objective(#[from] ObjectiveError),
+    #[error("data: {0}")]
+    Loader(#[from] LoaderError),
+    #[error("{key}: {source}")]
+    Span { key: &'static str, source: SpanError },
+    #[error("schedule: {0}")]
+    Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error("optimizer: {0}")]
+    Optimizer(#[from] OptimizerError),
+}
+
+/// Views are rendered ahead of the training step into a queue of this many batches.
+const PREFETCH: usize = 3;
+
+/// Fewer negatives than this teach little; the run goes on, but says so.
+const FEW_PICTURES: usize = 32;
+
+impl RunPlan {
+    /// Checks `file` against `source` and builds everything but the weights.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub(crate) fn new(file: &RunFile, source: Arc<dyn Source>) -> Result<Self, PlanError> {
+        let batch_size = file.data.batch_size;
+        let loader = Loader::new(
+            source,
+            Arc::new(file.augment.clone().init()?),
+            normalize(&file.normalize)?,
+            file.seed,
+            LoaderConfig { batch_size, drop_last: true, workers: file.data.workers, prefetch: PREFETCH },
+        )?;
+        let per_epoch = loader.batches_per_epoch() as u64;
+        let steps = |key, span: &twoview_optim::Span| {
+            span.steps(per_epoch, batch_size as u64).map_err(|source| PlanError::Span { key, source })
+        };
+        let schedule = file.schedule.init(
+            file.optimizer.peak_lr(batch_size as u64),
+            steps("length", &file.length)?,
+            per_epoch,
+            batch_size as u64,
+        )?;
+        if batch_size < FEW_PICTURES {
+            note(&format!(
+                "warning: data.batch_size = {batch_size}: each view has only {} others to be told from; \
+                 {FEW_PICTURES} and more learn better",
+                2 * batch_size - 1
+            ));
+        }
+        let max_bad_fraction = match file.data.source {
+            SourceConfig::Folder { max_bad_fraction, .. } => max_bad_fraction,
+            SourceConfig::Patterns { .. } => 0.0,
+        };
+        Ok(Self {
+            network: NetworkConfig { encoder: file.encoder.clone(), head: file.head.clone() },
+            objective: file.loss.init()?,
+            save_every: steps("every.save", &file.every.save)?.max(1),
+            loader,
+            schedule,
+            max_bad_fraction,
+        })
+    }
+
+    /// Fresh weights and an optimizer without memory.
+    ///
+    /// # Errors
+    /// [`PlanError::Network`] or [`PlanError::Optimizer`].
+    pub(crate) fn fresh_state(&self, file: &RunFile, device: &Device) -> Result<TrainState, PlanError> {
+        Ok(TrainState { network: self.network.init(file.seed, device)?, optimizer: file.optimizer.init()?, step: 0 })
+    }
+}
+
+/// Checks channel statistics.
+///
+/// # Errors
+/// [`PlanError::Normalize`].
+pub(crate) fn normalize(config: &NormalizeConfig) -> Result<Normalize, PlanError> {
+    if config.std.iter().all(|std| *std > 0.0 && std.is_finite()) && config.mean.iter().all(|mean| mean.is_finite()) {
+        Ok(Normalize { mean: config.mean, std: config.std })
+    } else {
+        Err(PlanError::Normalize(config.std))
+    }
+}

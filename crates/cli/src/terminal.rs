@@ -1,0 +1,141 @@
+//! The only place that writes to the terminal: results to stdout, everything else to stderr.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use twoview_train::{MetricSink, StepMetrics};
+
+use crate::failure::{Exit, Failure, OrExit};
+
+/// Writes one line of results to stdout.
+///
+/// # Errors
+/// [`Exit::Io`] where stdout cannot take it. A closed pipe (`| head`) is not an error: the reader has what it wanted.
+pub(crate) fn result(line: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.or_exit(Exit::Io),
+    }
+}
+
+/// Writes one line of results as JSON to stdout.
+///
+/// # Errors
+/// As [`result`].
+pub(crate) fn result_json(value: &serde_json::Value) -> Result<(), Failure> {
+    result(&value.to_string())
+}
+
+/// Writes one message to stderr.
+pub(crate) fn note(line: &str) {
+    // Nothing can be said about a stderr that does not work.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A bar that counts things on a terminal; without a terminal, a line at the start and at the end.
+pub(crate) struct Counter {
+    bar: ProgressBar,
+    what: &'static str,
+    begun: Instant,
+}
+
+impl Counter {
+    /// Starts counting to `total`.
+    pub(crate) fn start(what: &'static str, total: usize) -> Self {
+        let bar = bar(total as u64, "{msg:22} {bar:30} {pos}/{len}  {per_sec}  {eta}");
+        bar.set_message(what);
+        Self { bar, what, begun: Instant::now() }
+    }
+
+    /// Says how far it has come. Callable from any thread.
+    pub(crate) fn at(&self, done: usize, total: usize) {
+        if self.bar.length() != Some(total as u64) {
+            self.bar.set_length(total as u64);
+        }
+        self.bar.set_position(done as u64);
+    }
+
+    /// Ends the bar and leaves one line saying what was done.
+    pub(crate) fn end(self) {
+        let total = self.bar.length().unwrap_or(0);
+        self.bar.finish_and_clear();
+        note(&format!("{:22} {total} in {:.1} s", self.what, self.begun.elapsed().as_secs_f64()));
+    }
+}
+
+/// Shows the training steps: a bar on a terminal, else a line every few seconds.
+pub(crate) struct TrainingBar {
+    bar: ProgressBar,
+    total_steps: u64,
+    lines: bool,
+    said: Option<Instant>,
+    smooth: Option<Smooth>,
+}
+
+/// Exponential averages over about twenty steps: single steps are too noisy to read.
+struct Smooth {
+    loss: f64,
+    images_per_s: f64,
+}
+
+const BETWEEN_LINES: Duration = Duration::from_secs(10);
+
+impl TrainingBar {
+    /// A bar over `total_steps`, of which `done` were made before.
+    pub(crate) fn start(total_steps: u64, done: u64) -> Self {
+        let bar = bar(total_steps, "{msg}\n{bar:40} {pos}/{len} steps  eta {eta}");
+        bar.set_position(done);
+        bar.reset_eta();
+        Self { lines: bar.is_hidden(), bar, total_steps, said: None, smooth: None }
+    }
+
+    /// Ends the bar.
+    pub(crate) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl MetricSink for TrainingBar {
+    fn record(&mut self, m: &StepMetrics) -> io::Result<()> {
+        let blend = |old: f64, new: f64| 0.95 * old + 0.05 * new;
+        let smooth = match self.smooth.take() {
+            None => Smooth { loss: m.loss, images_per_s: m.images_per_s },
+            Some(s) => Smooth { loss: blend(s.loss, m.loss), images_per_s: blend(s.images_per_s, m.images_per_s) },
+        };
+        let line = format!(
+            "epoch {:.2}  loss {:.3} (chance {:.3}, floor {:.3})  found {:.0} %  {:.0} img/s",
+            m.epoch,
+            smooth.loss,
+            m.chance,
+            m.floor,
+            100.0 * m.top1,
+            smooth.images_per_s
+        );
+        self.smooth = Some(smooth);
+        self.bar.set_position(m.step);
+        if self.lines {
+            if m.step == self.total_steps || self.said.is_none_or(|said| said.elapsed() >= BETWEEN_LINES) {
+                self.said = Some(Instant::now());
+                note(&format!("step {}/{}  {line}", m.step, self.total_steps));
+            }
+        } else {
+            self.bar.set_message(line);
+        }
+        Ok(())
+    }
+}
+
+fn bar(total: u64, template: &str) -> ProgressBar {
+    let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template(template).map(|style| style.progress_chars("━╸─"));
+    let bar = ProgressBar::with_draw_target(Some(total), target);
+    // The templates are constants of this file; a wrong one would only lose its looks.
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,164 @@
+//! Which files below a folder are candidates for pictures, in an order that no file system decides.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walkdir::{DirEntry, WalkDir};
+
+use crate::escaped_path::{escape_relative, sort_key};
+use crate::source::{Problem, SampleError};
+
+/// Extensions that make a file a candidate, whatever their case. What the file is, its content decides.
+pub(crate) const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "png", "bmp", "webp", "gif", "tif", "tiff", "ppm", "pgm"];
+
+/// What a walk over a folder found.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Regular files with the extension of a picture: their paths below the root, sorted by their bytes.
+    pub(crate) candidates: Vec<PathBuf>,
+    /// Entries that should have been files or folders and could not be used, each with its path relative to the root.
+    pub(crate) unusable: Vec<(PathBuf, SampleError)>,
+    /// Regular files met, candidates or not, hidden ones apart.
+    pub(crate) n_files: usize,
+    /// Hidden files and folders passed over.
+    pub(crate) n_hidden: usize,
+    /// Files and folders reached a second time by a link, and links that lead back up; passed over.
+    pub(crate) n_repeated: usize,
+    /// How often each extension was met, lower case; a file without one counts under the empty text.
+    pub(crate) extensions: BTreeMap<String, usize>,
+    /// The first few files that are no candidates, for the message when there is no candidate at all.
+    pub(crate) passed_over: Vec<String>,
+    /// Names of the folders directly below the root, hidden ones apart.
+    pub(crate) top_folders: Vec<PathBuf>,
+}
+
+/// Walks the folder `root`, following links.
+///
+/// A link to something that the walk reaches by its own name as well is passed over, so that the own name counts and
+/// not the link's. What several links reach is taken where a walk in byte order of the names meets it first. Every
+/// folder is therefore entered once, and no arrangement of links can make the walk long. A link to a folder that contains
+/// `root` is not entered: it would drag in everything around the data.
+pub(crate) fn list_folder(root: &Path) -> Listing {
+    let mut listing = Listing::default();
+    let mut reached = HashSet::new();
+    let real_root = fs::canonicalize(root).ok();
+    let mut walk = WalkDir::new(root)
+        .follow_links(true)
+        .sort_by(|a, b| a.file_name().as_encoded_bytes().cmp(b.file_name().as_encoded_bytes()))
+        .into_iter();
+    while let Some(step) = walk.next() {
+        let entry = match step {
+            Ok(entry) => entry,
+            Err(error) => {
+                note_failed_step(&mut listing, root, error);
+                continue;
+            }
+        };
+        let is_folder = entry.file_type().is_dir();
+        // Other files may be reached as often as they like: a link can give one of them the name of a picture.
+        let counts_once = is_folder || has_picture_extension(entry.path());
+        // The root itself may be hidden, as temporary folders are.
+        let passed_over = if entry.depth() > 0 && is_hidden(entry.file_name()) {
+            listing.n_hidden += 1;
+            true
+        } else if is_needless_link(&entry, real_root.as_deref())
+            || (counts_once && !identity(&entry).is_none_or(|id| reached.insert(id)))
+        {
+            listing.n_repeated += 1;
+            true
+        } else {
+            false
+        };
+        match (is_folder, passed_over) {
+            (true, true) => walk.skip_current_dir(),
+            (true, false) if entry.depth() == 1 => listing.top_folders.push(PathBuf::from(entry.file_name())),
+            (false, false) => note_file(&mut listing, root, &entry),
+            _ => {}
+        }
+    }
+    listing.candidates.sort_by_cached_key(|candidate| sort_key(candidate));
+    listing
+}
+
+fn note_file(listing: &mut Listing, root: &Path, entry: &DirEntry) {
+    let relative = relative_to(root, entry.path());
+    let is_candidate = has_picture_extension(&relative);
+    if !entry.file_type().is_file() {
+        if is_candidate {
+            let error = SampleError { path: entry.path().to_owned(), problem: Problem::NotAFile };
+            listing.unusable.push((relative, error));
+        }
+        return;
+    }
+    listing.n_files += 1;
+    let extension = relative.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    *listing.extensions.entry(extension).or_default() += 1;
+    if !is_candidate {
+        if listing.passed_over.len() < 5 {
+            listing.passed_over.push(escape_relative(&relative));
+        }
+        return;
+    }
+    listing.candidates.push(relative);
+}
+
+/// A folder that cannot be listed and a link named like a picture that leads nowhere are unusable; other broken links
+/// are nobody's picture.
+fn note_failed_step(listing: &mut Listing, root: &Path, error: walkdir::Error) {
+    if error.loop_ancestor().is_some() {
+        listing.n_repeated += 1;
+        return;
+    }
+    let path = error.path().unwrap_or(root).to_owned();
+    let relative = relative_to(root, &path);
+    let hidden = relative.file_name().is_some_and(is_hidden);
+    let is_link = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink());
+    if hidden || (is_link && !has_picture_extension(&relative)) {
+        return;
+    }
+    let problem = Problem::Read(error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::Other.into()));
+    listing.unusable.push((relative, SampleError { path, problem }));
+}
+
+fn relative_to(root: &Path, path: &Path) -> PathBuf {
+    path.strip_prefix(root).unwrap_or(path).to_owned()
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+fn has_picture_extension(path: &Path) -> bool {
+    path.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
+}
+
+/// Whether the entry is a link to a folder that contains the root, or to something the walk reaches without it.
+fn is_needless_link(entry: &DirEntry, real_root: Option<&Path>) -> bool {
+    if entry.depth() == 0 || !entry.path_is_symlink() {
+        return false;
+    }
+    let (Ok(target), Some(real_root)) = (fs::canonicalize(entry.path()), real_root) else { return false };
+    let is_folder = entry.file_type().is_dir();
+    match target.strip_prefix(real_root) {
+        Ok(below_root) => {
+            let hidden = below_root.components().any(|part| is_hidden(part.as_os_str()));
+            !hidden && (is_folder || has_picture_extension(below_root))
+        }
+        Err(_) => is_folder && real_root.starts_with(&target),
+    }
+}
+
+/// What two paths to the same file or folder share: device and inode.
+#[cfg(unix)]
+fn identity(entry: &DirEntry) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    entry.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// What two paths to the same file or folder share: where links end.
+#[cfg(not(unix))]
+fn identity(entry: &DirEntry) -> Option<PathBuf> {
+    fs::canonicalize(entry.path()).ok()
+}

@@ -1,0 +1,66 @@
+//! Where pictures come from and how they reach the training loop: sources, epoch order, batches of two views.
+//!
+//! A [`Source`] answers `image(i)`, and nothing but `i` decides the answer. [`FolderSource`] reads a folder of
+//! image files, [`PatternsSource`] draws the built-in set. A [`Loader`] takes a source through one epoch after
+//! another: [`EpochOrder`] says which picture stands at which place, threads decode and augment ahead, and
+//! [`ViewBatch`]es come out in order. [`image_batches`] is the same road without chance, for evaluation.
+//!
+//! ```text
+//! FolderSource | PatternsSource -> Source -> EpochOrder -> Loader -> ViewBatch (host memory, f32 NCHW)
+//! ```
+//!
+//! What a batch holds depends on the seed, the epoch and the pictures. The number of threads, the prefetch depth and
+//! the place where an epoch was entered cannot change a byte. A file that cannot be used is named and counted
+//! ([`BadFile`], [`Replaced`]), never dropped in silence. This crate knows no tensor library and prints nothing.
+//!
+//! # Example
+//! ```
+//! use std::sync::Arc;
+//! use twoview_augment::{AugmentConfig, ResizeFilter, TransformConfig};
+//! use twoview_data::{Loader, LoaderConfig, PatternsConfig, PatternsSource, Split};
+//! use twoview_pixels::Normalize;
+//!
+//! let pictures = PatternsSource::new(PatternsConfig { seed: 0, split: Split::Train, per_class: 2 })?;
+//! let crop = TransformConfig::RandomResizedCrop {
+//!     size_px: 32,
+//!     area: [0.3, 1.0],
+//!     aspect: [0.75, 1.3333334],
+//!     filter: ResizeFilter::Bilinear,
+//! };
+//! let augment = AugmentConfig(vec![crop]).init()?;
+//! let config = LoaderConfig { batch_size: 8, drop_last: true, workers: 2, prefetch: 2 };
+//! let loader = Loader::new(Arc::new(pictures), Arc::new(augment), Normalize::NONE, 0, config)?;
+//!
+//! assert_eq!(loader.batches_per_epoch(), 2); // 20 pictures, the last 4 sit this epoch out
+//! for batch in loader.epoch(0, 0) {
+//!     let batch = batch?;
+//!     assert_eq!(batch.views[0].len(), 8 * 3 * 32 * 32);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod epoch_order;
+mod escaped_path;
+mod fingerprint;
+mod folder_listing;
+mod folder_source;
+mod image_batches;
+mod loader;
+mod pattern_folder;
+mod patterns;
+mod scan_report;
+mod source;
+mod stream_ops;
+mod view_batch;
+
+pub use epoch_order::EpochOrder;
+pub use escaped_path::escape_path;
+pub use fingerprint::Fingerprint;
+pub use folder_source::{FolderConfig, FolderError, FolderSource};
+pub use image_batches::{ImageBatch, ImageBatches, image_batches};
+pub use loader::{EpochBatches, LoadError, Loader, LoaderConfig, LoaderError};
+pub use pattern_folder::{PatternFolder, PatternFolderConfig, PatternFolderError, write_pattern_folder};
+pub use patterns::{PatternsConfig, PatternsError, PatternsSource, Split};
+pub use scan_report::{BadFile, ClassCount, ScanReport, SizeRange};
+pub use source::{Problem, SampleError, Source};
+pub use view_batch::{Replaced, ViewBatch};

@@ -1,0 +1,458 @@
+//! From a source of pictures to batches of two views, ahead of the training loop and in order.
+
+use std::any::Any;
+use std::io;
+use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde::{Deserialize, Serialize};
+use twoview_augment::{Augment, Stream, ViewKey};
+use twoview_pixels::Normalize;
+
+use crate::{EpochOrder, Problem, Replaced, SampleError, Source, ViewBatch, stream_ops};
+
+/// How many other pictures are tried for one that failed before the loader gives up.
+const MAX_STAND_INS: u32 = 16;
+
+/// Longest side of an evaluation picture.
+pub(crate) const MAX_SIDE_PX: u32 = 8192;
+
+/// How batches are cut and prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Pictures per batch, at least 2: a contrast needs another picture.
+    pub batch_size: usize,
+    /// Whether the pictures that do not fill a last batch sit the epoch out. A single one left over always does.
+    pub drop_last: bool,
+    /// Threads that decode and augment, at least 1. Changes no batch.
+    pub workers: usize,
+    /// How many batches may be made before the loop asks for them, at least 1. Changes no batch.
+    pub prefetch: usize,
+}
+
+/// Hands out the batches of any epoch, each a pure function of the source, the augmentation, `(seed, epoch)` and its
+/// place.
+///
+/// Row `i` of batch `b` is the picture at place `b · batch_size + i` of the [`EpochOrder`], and its two views are those
+/// of `ViewKey { seed, epoch, sample, view: 0 | 1 }`. A run that stopped in the middle of an epoch goes on by entering
+/// that epoch at its next batch.
+///
+/// # A picture that fails
+/// When a picture that passed the scan cannot be read or no view can be made of it, another stands in for it, drawn from
+/// a stream that belongs to `(seed, epoch, sample)`. It is shown with the views keyed to the failed picture, so that it
+/// does not repeat its own row in the same epoch. [`ViewBatch::replaced`] names every case; counting and stopping are the
+/// caller's part.
+///
+/// # Threads
+/// Each epoch has its own `workers` threads and one more that keeps the order. They are at most `prefetch` batches ahead
+/// of the loop, the one being made included, and have all ended when [`EpochBatches`] is dropped.
+pub struct Loader {
+    source: Arc<dyn Source>,
+    augment: Arc<Augment>,
+    normalize: Normalize,
+    seed: u64,
+    config: LoaderConfig,
+    n_pictures: u32,
+}
+
+/// Why a loader cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoaderError {
+    /// There is nothing to make a batch of.
+    #[error("expected at least {least} pictures, got {got}")]
+    TooFewPictures {
+        /// How many are needed.
+        least: usize,
+        /// How many the source has.
+        got: usize,
+    },
+    /// Pictures are numbered with 32 bits.
+    #[error("expected at most {} pictures, got {got}", u32::MAX)]
+    TooManyPictures {
+        /// How many the source has.
+        got: usize,
+    },
+    /// The batch is too small to be one.
+    #[error("batch_size must be at least {least}, got {got}")]
+    BatchTooSmall {
+        /// The smallest batch.
+        least: usize,
+        /// What was configured.
+        got: usize,
+    },
+    /// An epoch would have no batch at all.
+    #[error(
+        "batch_size = {batch_size} is larger than the data: {pictures} pictures; the largest batch_size is {pictures}"
+    )]
+    BatchLargerThanData {
+        /// What was configured.
+        batch_size: usize,
+        /// How many pictures there are, and so the largest valid batch.
+        pictures: usize,
+    },
+    /// Somebody has to do the work.
+    #[error("workers must be at least 1, got 0")]
+    NoWorkers,
+    /// Without a batch in the making nothing is ready when the loop asks.
+    #[error("prefetch must be at least 1, got 0")]
+    NoPrefetch,
+    /// The pictures asked for have no pixel or are absurdly large.
+    #[error("size_px must be from 1 to {MAX_SIDE_PX}, got {got}")]
+    Size {
+        /// The side asked for.
+        got: u32,
+    },
+}
+
+/// Why the batches of an epoch end early. Nothing follows such an error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A picture failed and so did everything tried in its place.
+    #[error("{error}; {tried} other pictures were tried in its place and failed as well")]
+    NoStandIn {
+        /// The picture that belongs in the batch.
+        error: SampleError,
+        /// How many others were tried.
+        tried: u32,
+    },
+    /// An epoch was entered behind its end.
+    #[error("an epoch has {batches} batches, cannot start at batch {first_batch}")]
+    BehindTheEnd {
+        /// Where the caller wanted to start.
+        first_batch: usize,
+        /// How many batches there are.
+        batches: usize,
+    },
+    /// The operating system gave no threads.
+    #[error("cannot start {workers} loader threads: {reason}")]
+    Threads {
+        /// How many were asked for.
+        workers: usize,
+        /// What the operating system said.
+        reason: io::Error,
+    },
+    /// A loader thread panicked, which is a bug in a source or in this program.
+    #[error("a loader thread panicked in epoch {epoch}, batch {batch}: {message}")]
+    Panicked {
+        /// The epoch.
+        epoch: u32,
+        /// The batch that was being made.
+        batch: usize,
+        /// What the panic said.
+        message: String,
+    },
+}
+
+impl Loader {
+    /// Checks the configuration against the source.
+    ///
+    /// # Errors
+    /// See [`LoaderError`]; a batch larger than the data names the largest one possible.
+    pub fn new(
+        source: Arc<dyn Source>,
+        augment: Arc<Augment>,
+        normalize: Normalize,
+        seed: u64,
+        config: LoaderConfig,
+    ) -> Result<Self, LoaderError> {
+        let pictures = source.len();
+        let LoaderConfig { batch_size, workers, prefetch, .. } = config;
+        if batch_size < 2 {
+            return Err(LoaderError::BatchTooSmall { least: 2, got: batch_size });
+        }
+        if workers == 0 {
+            return Err(LoaderError::NoWorkers);
+        }
+        if prefetch == 0 {
+            return Err(LoaderError::NoPrefetch);
+        }
+        if pictures < 2 {
+            return Err(LoaderError::TooFewPictures { least: 2, got: pictures });
+        }
+        if batch_size > pictures {
+            return Err(LoaderError::BatchLargerThanData { batch_size, pictures });
+        }
+        let n_pictures = u32::try_from(pictures).map_err(|_| LoaderError::TooManyPictures { got: pictures })?;
+        Ok(Self { source, augment, normalize, seed, config, n_pictures })
+    }
+
+    /// How many batches an epoch has, at least 1.
+    ///
+    /// `⌊n / batch_size⌋`, and one more for the rest when `drop_last` is off and the rest is at least 2.
+    pub fn batches_per_epoch(&self) -> usize {
+        let (n, size) = (self.n_pictures as usize, self.config.batch_size);
+        n / size + usize::from(!self.config.drop_last && n % size >= 2)
+    }
+
+    /// How many pictures the source has.
+    pub fn n_pictures(&self) -> usize {
+        self.n_pictures as usize
+    }
+
+    /// How many pictures a batch has.
+    pub fn batch_size(&self) -> usize {
+        self.config.batch_size
+    }
+
+    /// How many pictures sit each epoch out, other ones every time.
+    pub fn left_out_per_epoch(&self) -> usize {
+        let (n, size) = (self.n_pictures as usize, self.config.batch_size);
+        n.saturating_sub(self.batches_per_epoch() * size)
+    }
+
+    /// The batches of an epoch from `first_batch` on, made ahead by threads that start now.
+    ///
+    /// `first_batch` may be the number of batches, which leaves none; beyond it the only item is
+    /// [`LoadError::BehindTheEnd`].
+    pub fn epoch(&self, epoch: u32, first_batch: usize) -> EpochBatches {
+        let batches = self.batches_per_epoch();
+        if first_batch > batches {
+            return EpochBatches::failed(epoch, LoadError::BehindTheEnd { first_batch, batches });
+        }
+        if first_batch == batches {
+            return EpochBatches::finished(epoch, batches);
+        }
+        let maker = BatchMaker {
+            source: Arc::clone(&self.source),
+            augment: Arc::clone(&self.augment),
+            normalize: self.normalize,
+            seed: self.seed,
+            epoch,
+            n_pictures: self.n_pictures,
+            batch_size: self.config.batch_size,
+            order: EpochOrder::new(self.n_pictures, self.seed, epoch),
+            abandoned: Arc::default(),
+        };
+        let workers = self.config.workers;
+        EpochBatches::start(maker, first_batch..batches, workers, self.config.prefetch)
+            .unwrap_or_else(|reason| EpochBatches::failed(epoch, LoadError::Threads { workers, reason }))
+    }
+}
+
+/// The batches of one epoch in order, made by [`Loader::epoch`].
+///
+/// Dropping it stops the threads and waits for them, which takes no longer than the views of one picture per thread.
+pub struct EpochBatches {
+    epoch: u32,
+    /// Batches still to come; empty after an error.
+    due: Range<usize>,
+    failure: Option<LoadError>,
+    receiver: Option<Receiver<Result<ViewBatch, LoadError>>>,
+    conductor: Option<JoinHandle<()>>,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl EpochBatches {
+    fn finished(epoch: u32, batches: usize) -> Self {
+        let due = batches..batches;
+        Self { epoch, due, failure: None, receiver: None, conductor: None, abandoned: Arc::default() }
+    }
+
+    fn failed(epoch: u32, failure: LoadError) -> Self {
+        let mut nothing = Self::finished(epoch, 0);
+        nothing.failure = Some(failure);
+        nothing
+    }
+
+    fn start(maker: BatchMaker, due: Range<usize>, workers: usize, prefetch: usize) -> io::Result<Self> {
+        let (epoch, abandoned) = (maker.epoch, Arc::clone(&maker.abandoned));
+        // The conductor holds one batch more, the one it is making or waiting to hand over.
+        let (sender, receiver) = sync_channel(prefetch - 1);
+        let crew = Crew::hire(workers)?;
+        let to_make = due.clone();
+        let conductor = thread::Builder::new()
+            .name("twoview-loader".to_owned())
+            .spawn(move || conduct(&maker, to_make, &crew, &sender))?;
+        Ok(Self { epoch, due, failure: None, receiver: Some(receiver), conductor: Some(conductor), abandoned })
+    }
+
+    fn stop(&mut self) {
+        self.due = self.due.end..self.due.end;
+        self.abandoned.store(true, Ordering::Relaxed);
+        // A conductor that waits to hand over a batch wakes up when nobody can receive it any more.
+        self.receiver = None;
+        if let Some(conductor) = self.conductor.take() {
+            // It catches the panics of its work; one of its own has been reported as a missing batch.
+            let _ = conductor.join();
+        }
+    }
+}
+
+impl Iterator for EpochBatches {
+    type Item = Result<ViewBatch, LoadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(failure) = self.failure.take() {
+            return Some(Err(failure));
+        }
+        let batch = self.due.next()?;
+        let received = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok()).unwrap_or_else(|| {
+            let message = "it ended without a word".to_owned();
+            Err(LoadError::Panicked { epoch: self.epoch, batch, message })
+        });
+        if received.is_err() || self.due.is_empty() {
+            self.stop();
+        }
+        Some(received)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let n = self.due.len() + usize::from(self.failure.is_some());
+        (usize::from(n > 0), Some(n))
+    }
+}
+
+impl Drop for EpochBatches {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Threads for the work inside a batch. Dropping it waits for their end.
+struct Crew {
+    pool: Option<ThreadPool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    fn hire(workers: usize) -> io::Result<Self> {
+        let threads = Arc::new(Mutex::new(Vec::new()));
+        let hired = Arc::clone(&threads);
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(workers)
+            .spawn_handler(move |worker| {
+                let name = format!("twoview-worker-{}", worker.index());
+                let thread = thread::Builder::new().name(name).spawn(move || worker.run())?;
+                hired.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+                Ok(())
+            })
+            .build()
+            .map_err(io::Error::other)?;
+        let threads = std::mem::take(&mut *threads.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Self { pool: Some(pool), threads })
+    }
+
+    /// Runs `work` on the threads; a panic in it becomes its message.
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+        let Some(pool) = &self.pool else { return Err("the threads have ended".to_owned()) };
+        // What the work leaves half done on a panic is a batch that nobody will see.
+        panic::catch_unwind(AssertUnwindSafe(|| pool.install(work))).map_err(|payload| message_of(&*payload))
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.pool = None;
+        for thread in self.threads.drain(..) {
+            // A panic of a worker has been reported by `run`.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
+}
+
+/// Makes one batch after the other until none is due, one fails, or nobody wants them.
+fn conduct(maker: &BatchMaker, due: Range<usize>, crew: &Crew, sender: &SyncSender<Result<ViewBatch, LoadError>>) {
+    for batch in due {
+        let made = crew.run(|| maker.make(batch));
+        let made = made.unwrap_or_else(|message| Err(LoadError::Panicked { epoch: maker.epoch, batch, message }));
+        if maker.is_abandoned() {
+            return;
+        }
+        let failed = made.is_err();
+        if sender.send(made).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Everything a batch depends on.
+struct BatchMaker {
+    source: Arc<dyn Source>,
+    augment: Arc<Augment>,
+    normalize: Normalize,
+    seed: u64,
+    epoch: u32,
+    n_pictures: u32,
+    batch_size: usize,
+    order: EpochOrder,
+    /// Set when the iterator is gone and the rest of the work is in vain.
+    abandoned: Arc<AtomicBool>,
+}
+
+impl BatchMaker {
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// One task per picture: both views share its decoding, and each thread writes to rows of its own.
+    fn make(&self, index: usize) -> Result<ViewBatch, LoadError> {
+        let size_px = self.augment.size_px();
+        let row_len = 3 * size_px as usize * size_px as usize;
+        let order = self.order.as_slice();
+        let start = index * self.batch_size;
+        let shown = &order[start..order.len().min(start + self.batch_size)];
+        let mut first = vec![0.0; shown.len() * row_len];
+        let mut second = vec![0.0; shown.len() * row_len];
+        let rows = first.par_chunks_mut(row_len).zip(second.par_chunks_mut(row_len));
+        let outcomes: Vec<Result<Option<Replaced>, LoadError>> = (rows.zip(shown).enumerate())
+            .map(|(position, (row, &sample))| self.write_row(position, sample, [row.0, row.1]))
+            .collect();
+
+        let mut samples: Vec<u64> = shown.iter().map(|&sample| sample.into()).collect();
+        let mut replaced = Vec::new();
+        for outcome in outcomes {
+            if let Some(entry) = outcome? {
+                samples[entry.position] = entry.by;
+                replaced.push(entry);
+            }
+        }
+        Ok(ViewBatch { epoch: self.epoch, index, samples, size_px, views: [first, second], replaced })
+    }
+
+    fn write_row(&self, position: usize, sample: u32, mut row: [&mut [f32]; 2]) -> Result<Option<Replaced>, LoadError> {
+        if self.is_abandoned() {
+            return Ok(None);
+        }
+        let Err(error) = self.write_views(sample, sample, &mut row) else { return Ok(None) };
+        let mut stream = Stream::new(self.seed, self.epoch, sample.into(), 0, stream_ops::STAND_IN);
+        for _ in 0..MAX_STAND_INS {
+            // Uniform among the others: step over the one that failed.
+            let draw = stream.below(self.n_pictures - 1);
+            let by = if draw < sample { draw } else { draw + 1 };
+            if self.write_views(by, sample, &mut row).is_ok() {
+                let (sample, by, reason) = (sample.into(), by.into(), error.problem.to_string());
+                return Ok(Some(Replaced { position, sample, path: error.path, reason, by }));
+            }
+        }
+        Err(LoadError::NoStandIn { error, tried: MAX_STAND_INS })
+    }
+
+    /// Writes the two views of picture `shown` that are keyed to `sample`.
+    fn write_views(&self, shown: u32, sample: u32, row: &mut [&mut [f32]; 2]) -> Result<(), SampleError> {
+        let image = self.source.image(shown as usize)?;
+        for (view, out) in (0..).zip(row) {
+            let key = ViewKey { seed: self.seed, epoch: self.epoch, sample: sample.into(), view };
+            let plan = self.augment.plan(&key, image.width(), image.height());
+            let view = plan.render(&image).map_err(|error| SampleError {
+                path: self.source.path(shown as usize),
+                problem: Problem::View(error),
+            })?;
+            self.normalize.write_chw(&view, out).expect("a row has the size of the views");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! What every set of pictures can answer, and what it says when a picture cannot be had.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::PathBuf;
+
+use twoview_augment::RenderError;
+use twoview_pixels::{CropError, DecodeError, Image};
+
+use crate::escape_path;
+
+/// A fixed, numbered set of pictures, with labels where they are known.
+///
+/// Implementations answer from any thread and give the same answer for the same `i` every time: the exactness of a
+/// resumed run rests on it. All methods except [`len`](Self::len) and [`classes`](Self::classes) take `i < len()`.
+pub trait Source: Send + Sync {
+    /// How many pictures there are.
+    fn len(&self) -> usize;
+
+    /// Whether there is no picture at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the classes, byte-wise sorted; empty when the pictures carry no labels.
+    fn classes(&self) -> &[String];
+
+    /// The class of picture `i` as an index into [`classes`](Self::classes), or `None` without labels.
+    fn label(&self, i: usize) -> Option<u32>;
+
+    /// A name for picture `i` that is unique in this source, such as its path below the root.
+    fn name(&self, i: usize) -> Cow<'_, str>;
+
+    /// Where picture `i` lies; its name where there is no file.
+    fn path(&self, i: usize) -> PathBuf {
+        PathBuf::from(self.name(i).as_ref())
+    }
+
+    /// The pixels of picture `i`, borrowed where they are in memory.
+    ///
+    /// # Errors
+    /// [`SampleError`] when the file behind the picture vanished, changed or cannot be decoded.
+    fn image(&self, i: usize) -> Result<Cow<'_, Image>, SampleError>;
+}
+
+/// A picture that cannot be used: which file, and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", escape_path(path))]
+pub struct SampleError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it; its text is the reason in reports.
+    pub problem: Problem,
+}
+
+/// What can be wrong with one file. The text says everything, so no variant hands its cause on as a second message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The file could not be opened or read.
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+    /// The bytes are not a complete picture within the limits.
+    #[error("{0}")]
+    Decode(DecodeError),
+    /// The picture cannot be brought to the size that evaluation asks for.
+    #[error("cannot be resized: {0}")]
+    Resize(CropError),
+    /// No view of the picture can be made, because its sides are extreme.
+    #[error("no view can be made: {0}")]
+    View(RenderError),
+    /// The path names a pipe, a socket or a device.
+    #[error("not a regular file")]
+    NotAFile,
+    /// The file holds other bytes than when the folder was scanned.
+    #[error("changed since the scan ({scanned_bytes} bytes then, {found_bytes} now)")]
+    Changed {
+        /// Its size in the scan.
+        scanned_bytes: u64,
+        /// Its size now, which may be the same.
+        found_bytes: u64,
+    },
+}

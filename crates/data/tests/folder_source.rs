@@ -1,0 +1,457 @@
+//! Folders of every shape, good and bad.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up may panic")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use twoview_data::{FolderConfig, FolderError, FolderSource, Problem, Source};
+use twoview_pixels::{DecodeLimits, Image, encode_png};
+
+/// A JPEG of 48x40 pixels.
+const JPEG: &[u8] = include_bytes!("files/rings.jpg");
+
+const CONFIG: FolderConfig = FolderConfig { limits: DecodeLimits::STANDARD, cache_mib: 16, max_bad_fraction: 1.0 };
+
+/// A PNG of 4x3 pixels in one shade, so that pictures can be told apart.
+fn png(shade: u8) -> Vec<u8> {
+    encode_png(&Image::filled(4, 3, [shade; 3]).unwrap()).unwrap()
+}
+
+/// A folder with these files; each picture gets its own shade.
+fn folder_of(names: &[&str]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (shade, name) in (0u8..).zip(names) {
+        put(&folder, name, &png(shade));
+    }
+    folder
+}
+
+fn put(folder: &TempDir, name: impl AsRef<Path>, content: &[u8]) {
+    let path = folder.path().join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+fn open(folder: &TempDir) -> FolderSource {
+    FolderSource::open(folder.path(), &CONFIG, &|_, _| ()).unwrap()
+}
+
+fn open_error(root: &Path, config: &FolderConfig) -> FolderError {
+    FolderSource::open(root, config, &|_, _| ()).unwrap_err()
+}
+
+fn names(source: &FolderSource) -> Vec<String> {
+    (0..source.len()).map(|i| source.name(i).into_owned()).collect()
+}
+
+fn labels(source: &FolderSource) -> Vec<Option<u32>> {
+    (0..source.len()).map(|i| source.label(i)).collect()
+}
+
+fn bad_names(source: &FolderSource) -> Vec<String> {
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    source.report().bad_files.iter().map(|file| name(&file.path)).collect()
+}
+
+#[test]
+fn class_folders_give_labels_by_the_first_component() {
+    let folder = folder_of(&["dog/b.png", "cat/deep/er/z.png", "cat/a.png", "Ant/x.png"]);
+    let source = open(&folder);
+    assert_eq!(source.classes(), ["Ant", "cat", "dog"]);
+    assert_eq!(names(&source), ["Ant/x.png", "cat/a.png", "cat/deep/er/z.png", "dog/b.png"]);
+    assert_eq!(labels(&source), [Some(0), Some(1), Some(1), Some(2)]);
+    let counts: Vec<_> = source.report().classes.iter().map(|class| class.pictures).collect();
+    assert_eq!(counts, [1, 2, 1]);
+    assert_eq!((source.report().labelled, source.report().unlabelled), (true, 0));
+}
+
+#[test]
+fn other_layouts_are_unlabelled_and_say_why() {
+    let cases: [(&[&str], &str); 4] = [
+        (&["b.png", "a.png"], ""),
+        (&["only/a.png", "only/b.png"], "all pictures lie in the one folder `only`"),
+        (&["only/deep/a.png", "only/deeper/b.png"], "all pictures lie in the one folder `only`"),
+        (&["a.png", "cat/b.png", "dog/c.png"], "pictures lie directly in the folder (1)"),
+    ];
+    for (files, note) in cases {
+        let source = open(&folder_of(files));
+        assert!(source.classes().is_empty(), "{files:?}");
+        assert!(labels(&source).iter().all(Option::is_none), "{files:?}");
+        assert_eq!(source.report().unlabelled, files.len());
+        assert_eq!(source.report().notes.is_empty(), note.is_empty(), "{files:?}");
+        assert!(source.report().notes.iter().all(|text| text.starts_with(note)), "{:?}", source.report().notes);
+    }
+}
+
+#[test]
+fn a_bad_file_in_the_root_takes_no_labels_away() {
+    let folder = folder_of(&["cat/a.png", "dog/b.png"]);
+    put(&folder, "broken.jpg", b"");
+    let source = open(&folder);
+    assert_eq!(source.classes(), ["cat", "dog"]);
+    assert_eq!(bad_names(&source), ["broken.jpg"]);
+}
+
+#[test]
+fn a_class_of_bad_files_keeps_its_number() {
+    let folder = folder_of(&["ant/a.png", "dog/b.png"]);
+    put(&folder, "cat/a.png", b"no picture");
+    fs::create_dir(folder.path().join("eel")).unwrap();
+    let source = open(&folder);
+    assert_eq!(source.classes(), ["ant", "cat", "dog"]);
+    assert_eq!(labels(&source), [Some(0), Some(2)]);
+    let notes = &source.report().notes;
+    assert_eq!(notes, &["folder `eel` holds no pictures and is no class", "class `cat` has no usable picture"]);
+}
+
+#[test]
+fn parts_of_a_data_set_are_pointed_out() {
+    let source = open(&folder_of(&["train/cat/a.png", "test/cat/b.png"]));
+    assert_eq!(
+        source.report().notes,
+        ["the classes are named like parts of a data set (test, train): did you mean one of them?"]
+    );
+}
+
+#[test]
+fn neither_creation_order_nor_place_changes_order_or_fingerprint() {
+    let files = ["a/2.png", "a-b/1.png", "a/10.png", "B/x.png", "a/1.png"];
+    let first = TempDir::new().unwrap();
+    let second = TempDir::new().unwrap();
+    for (folder, order) in [(&first, [0, 1, 2, 3, 4]), (&second, [3, 4, 0, 2, 1])] {
+        for i in order {
+            put(folder, files[i], &png(u8::try_from(i).unwrap()));
+        }
+    }
+    let (first, second) = (open(&first), open(&second));
+    assert_eq!(names(&first), ["B/x.png", "a-b/1.png", "a/1.png", "a/10.png", "a/2.png"]);
+    assert_eq!(first.classes(), ["B", "a", "a-b"]);
+    assert_eq!(labels(&first), [Some(0), Some(2), Some(1), Some(1), Some(1)]);
+    assert_eq!(names(&first), names(&second));
+    assert_eq!(first.fingerprint(), second.fingerprint());
+}
+
+#[test]
+fn fingerprint_sees_names_and_sizes() {
+    let folder = folder_of(&["a.png", "b.png"]);
+    let before = open(&folder).fingerprint();
+    fs::rename(folder.path().join("a.png"), folder.path().join("c.png")).unwrap();
+    let renamed = open(&folder).fingerprint();
+    put(&folder, "c.png", JPEG);
+    assert_ne!(before, renamed);
+    assert_ne!(renamed, open(&folder).fingerprint());
+}
+
+#[test]
+fn the_extension_selects_and_the_content_decides() {
+    let folder = folder_of(&["really-png.jpg", "b.PNG", "notes.txt", "noextension", ".hidden.png", ".thumbs/c.png"]);
+    put(&folder, "really-jpeg.TIFF", JPEG);
+    let source = open(&folder);
+    assert_eq!(names(&source), ["b.PNG", "really-jpeg.TIFF", "really-png.jpg"]);
+    let report = source.report();
+    assert_eq!(
+        report.formats.iter().map(|(name, n)| (name.as_str(), *n)).collect::<Vec<_>>(),
+        [("jpeg", 1), ("png", 2)]
+    );
+    assert_eq!((report.files_seen, report.hidden), (5, 2));
+    assert_eq!((report.width.min, report.width.median, report.width.max), (4, 4, 48));
+    assert_eq!((report.height.min, report.height.max), (3, 40));
+}
+
+#[test]
+fn equal_files_are_counted_and_kept() {
+    let folder = folder_of(&["a.png", "b.png"]);
+    put(&folder, "copy-of-a.png", &png(0));
+    let source = open(&folder);
+    assert_eq!((source.len(), source.report().duplicates), (3, 1));
+    let size = |i| fs::metadata(source.path(i)).unwrap().len();
+    assert_eq!(source.report().total_bytes, (0..3).map(size).sum::<u64>());
+}
+
+#[test]
+fn every_kind_of_bad_file_is_named_with_its_reason() {
+    let folder = folder_of(&["good.png"]);
+    put(&folder, "empty.png", b"");
+    put(&folder, "half.png", &png(1)[..40]);
+    put(&folder, "half.jpg", &JPEG[..JPEG.len() / 2]);
+    put(&folder, "page.jpg", b"<!DOCTYPE html><html>Not Found</html>");
+    fs::create_dir(folder.path().join("folder.jpg")).unwrap();
+    let source = open(&folder);
+    assert_eq!(names(&source), ["good.png"]);
+    assert_eq!(bad_names(&source), ["empty.png", "half.jpg", "half.png", "page.jpg"]);
+    assert!(source.report().bad_files.iter().all(|file| !file.reason.is_empty()));
+}
+
+/// Only the two bytes of the end marker may be missing from a JPEG: all its pixels are there then.
+#[test]
+fn no_truncation_passes_for_a_picture() {
+    let folder = folder_of(&["good.png"]);
+    let whole_png = png(9);
+    for cut in 0..whole_png.len() {
+        // The last 12 bytes, the closing chunk, hold no pixels; decoders differ in whether they ask for it.
+        if cut < whole_png.len() - 12 {
+            put(&folder, format!("png-{cut:04}.png"), &whole_png[..cut]);
+        }
+    }
+    for cut in (0..JPEG.len() - 2).step_by(7) {
+        put(&folder, format!("jpg-{cut:04}.jpg"), &JPEG[..cut]);
+    }
+    assert_eq!(names(&open(&folder)), ["good.png"]);
+}
+
+#[test]
+fn limits_make_bad_files() {
+    let folder = folder_of(&["small.png"]);
+    put(&folder, "large.jpg", JPEG);
+    let scan = |limits| {
+        let source = FolderSource::open(folder.path(), &FolderConfig { limits, ..CONFIG }, &|_, _| ()).unwrap();
+        assert_eq!(names(&source), ["small.png"]);
+        source.report().bad_files[0].reason.clone()
+    };
+    let bytes = scan(DecodeLimits { max_file_bytes: 1000, ..DecodeLimits::STANDARD });
+    assert!(bytes.contains("1000") && bytes.contains(&JPEG.len().to_string()), "{bytes}");
+    let pixels = scan(DecodeLimits { max_pixels: 1919, ..DecodeLimits::STANDARD });
+    assert!(pixels.contains("1919") && pixels.contains("48x40"), "{pixels}");
+}
+
+#[test]
+fn errors_say_what_is_there_and_what_was_expected() {
+    let folder = folder_of(&["good.png"]);
+    let place = folder.path().display().to_string();
+    let missing = open_error(&folder.path().join("nowhere"), &CONFIG);
+    assert_eq!(missing.to_string(), format!("no such folder: {place}/nowhere"));
+    let file = open_error(&folder.path().join("good.png"), &CONFIG);
+    assert_eq!(file.to_string(), format!("expected a folder of pictures, got a file: {place}/good.png"));
+
+    let texts = TempDir::new().unwrap();
+    for name in ["e.txt", "a.TXT", "f.csv", "b/c.txt", "d", "g.txt", ".h.png"] {
+        put(&texts, name, b"text");
+    }
+    assert_eq!(
+        open_error(texts.path(), &CONFIG).to_string(),
+        format!(
+            "no pictures in {}: 6 files seen besides 1 hidden: without extension (1), .csv (1), .txt (4); \
+             first: a.TXT, b/c.txt, d, e.txt, f.csv; \
+             expected files named .jpg, .jpeg, .png, .bmp, .webp, .gif, .tif, .tiff, .ppm, .pgm",
+            texts.path().display()
+        )
+    );
+    let empty = TempDir::new().unwrap();
+    assert!(open_error(empty.path(), &CONFIG).to_string().contains(": 0 files seen; expected files named .jpg"));
+    let fraction = open_error(empty.path(), &FolderConfig { max_bad_fraction: f64::NAN, ..CONFIG });
+    assert_eq!(fraction.to_string(), "max_bad_fraction must be from 0 to 1, got NaN");
+}
+
+#[test]
+fn too_many_bad_files_are_an_error_that_names_them() {
+    let folder = folder_of(&["1.png", "2.png", "3.png"]);
+    put(&folder, "bad.png", b"");
+    let allowing = |max_bad_fraction| FolderConfig { max_bad_fraction, ..CONFIG };
+    assert!(FolderSource::open(folder.path(), &allowing(0.25), &|_, _| ()).is_ok());
+    let place = folder.path().display();
+    assert_eq!(
+        open_error(folder.path(), &allowing(0.24)).to_string(),
+        format!(
+            "1 of 4 pictures in {place} cannot be used, more than max_bad_fraction = 0.24 allows: \
+             {place}/bad.png: the file is empty"
+        )
+    );
+    let none_good = TempDir::new().unwrap();
+    for name in ["1.png", "2.png", "3.png", "4.png"] {
+        put(&none_good, name, b"");
+    }
+    let message = open_error(none_good.path(), &CONFIG).to_string();
+    assert!(message.starts_with("none of the 4 pictures in "), "{message}");
+    assert!(message.ends_with("; and 1 more"), "{message}");
+}
+
+#[test]
+fn pixels_are_the_same_with_and_without_cache() {
+    let folder = folder_of(&["a.png", "b.png", "c.png"]);
+    put(&folder, "d.jpg", JPEG);
+    let cached = open(&folder);
+    let uncached = FolderSource::open(folder.path(), &FolderConfig { cache_mib: 0, ..CONFIG }, &|_, _| ()).unwrap();
+    assert_eq!((cached.n_cached(), uncached.n_cached()), (4, 0));
+    for i in 0..4 {
+        assert_eq!(cached.image(i).unwrap(), uncached.image(i).unwrap());
+    }
+    assert_eq!(cached.image(1).unwrap().as_rgb8()[0], 1);
+}
+
+#[test]
+fn a_cache_that_is_too_small_is_never_exceeded() {
+    let folder = TempDir::new().unwrap();
+    for i in 0..5 {
+        // 600x600 pixels are 1.03 MiB decoded.
+        put(&folder, format!("{i}.png"), &encode_png(&Image::filled(600, 600, [i; 3]).unwrap()).unwrap());
+    }
+    let config = FolderConfig { cache_mib: 3, ..CONFIG };
+    let source = FolderSource::open(folder.path(), &config, &|_, _| ()).unwrap();
+    assert_eq!(source.n_cached(), 2);
+    for i in 0..5u8 {
+        assert_eq!(source.image(i.into()).unwrap().as_rgb8()[0], i);
+    }
+}
+
+#[test]
+fn files_that_change_after_the_scan_are_errors() {
+    let folder = folder_of(&["gone.png", "other.png", "text.png"]);
+    let source = FolderSource::open(folder.path(), &FolderConfig { cache_mib: 0, ..CONFIG }, &|_, _| ()).unwrap();
+    fs::remove_file(folder.path().join("gone.png")).unwrap();
+    put(&folder, "other.png", &png(77));
+    put(&folder, "text.png", b"text");
+    let error = |i| source.image(i).unwrap_err();
+    assert!(matches!(error(0).problem, Problem::Read(_)), "{}", error(0));
+    assert!(matches!(error(1).problem, Problem::Changed { .. }), "{}", error(1));
+    assert!(matches!(error(2).problem, Problem::Changed { found_bytes: 4, .. }), "{}", error(2));
+    assert!(error(2).to_string().starts_with(&format!("{}/text.png: changed since", folder.path().display())));
+}
+
+#[test]
+fn progress_counts_every_candidate_once() {
+    let folder = folder_of(&["a.png", "b.png", "c.png"]);
+    put(&folder, "bad.png", b"");
+    let (calls, highest) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let source = FolderSource::open(folder.path(), &CONFIG, &|done, total| {
+        assert_eq!(total, 4);
+        calls.fetch_add(1, Ordering::Relaxed);
+        highest.fetch_max(done, Ordering::Relaxed);
+    });
+    assert!(source.is_ok());
+    assert_eq!((calls.into_inner(), highest.into_inner()), (4, 4));
+}
+
+#[test]
+fn the_config_is_typed() {
+    let text = serde_json::to_string(&CONFIG).unwrap();
+    assert_eq!(serde_json::from_str::<FolderConfig>(&text).unwrap(), CONFIG);
+    let misspelt = text.replace("cache_mib", "cache_mb");
+    assert!(serde_json::from_str::<FolderConfig>(&misspelt).unwrap_err().to_string().contains("cache_mb"));
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_once_and_never_around() {
+        let folder = folder_of(&["cat/a.png", "dog/b.png"]);
+        let elsewhere = folder_of(&["linked.png"]);
+        let link = |target: &Path, name: &str| symlink(target, folder.path().join(name)).unwrap();
+        link(elsewhere.path(), "eel");
+        link(&folder.path().join("cat/a.png"), "dog/same-as-a.png");
+        link(folder.path(), "cat/loop");
+        link(Path::new("."), "dog/self");
+        link(Path::new("../dog"), "cat/to-dog");
+        link(Path::new("/"), "everything");
+        link(Path::new("ring-2"), "ring-1");
+        link(Path::new("ring-1"), "ring-2");
+        link(Path::new("/nowhere/x"), "dangling");
+        link(Path::new("/nowhere/x.png"), "dog/dangling.png");
+        let source = open(&folder);
+        assert_eq!(names(&source), ["cat/a.png", "dog/b.png", "eel/linked.png"]);
+        assert_eq!(source.classes(), ["cat", "dog", "eel"]);
+        assert_eq!(bad_names(&source), ["dangling.png"]);
+        // same-as-a, loop, self, to-dog, everything; the ring is broken rather than repeated.
+        assert_eq!(source.report().repeated, 5);
+    }
+
+    /// Datasets kept as links into a store: the link's name counts where the store is hidden or names nothing.
+    #[test]
+    fn links_into_a_store_count_under_their_own_names() {
+        let folder = folder_of(&[".store/1.png", "blobs/2"]);
+        for (target, name) in [("../.store/1.png", "cat/a.png"), ("../blobs/2", "dog/b.png")] {
+            fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+            symlink(target, folder.path().join(name)).unwrap();
+        }
+        let source = open(&folder);
+        assert_eq!(names(&source), ["cat/a.png", "dog/b.png"]);
+        assert_eq!(source.report().repeated, 0);
+    }
+
+    #[test]
+    fn folders_linked_crosswise_end() {
+        let mesh = TempDir::new().unwrap();
+        let n = 12;
+        for i in 0..n {
+            put(&mesh, format!("f{i:02}/x.png"), &png(i));
+        }
+        for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
+            symlink(format!("../f{j:02}"), mesh.path().join(format!("f{i:02}/to{j:02}"))).unwrap();
+        }
+        let linked = TempDir::new().unwrap();
+        symlink(mesh.path(), linked.path().join("mesh")).unwrap();
+        // Without memory of what was entered there would be more than 12! paths.
+        for folder in [&mesh, &linked] {
+            assert_eq!(open(folder).len(), usize::from(n));
+        }
+    }
+
+    #[test]
+    fn odd_names_survive() {
+        let odd: [&[u8]; 5] = [b"\xff\xfe.png", b"-rf.png", b"new\nline.png", b"back\\slash.png", "🐈.png".as_bytes()];
+        let folder = TempDir::new().unwrap();
+        for (shade, name) in (0u8..).zip(odd) {
+            put(&folder, OsStr::from_bytes(name), &png(shade));
+        }
+        put(&folder, OsStr::from_bytes(b"bad\xfa.png"), b"");
+        let source = open(&folder);
+        let expected = ["-rf.png", r"back\\slash.png", r"new\nline.png", "🐈.png", r"\xff\xfe.png"];
+        assert_eq!(names(&source), expected);
+        assert_eq!(source.image(4).unwrap().as_rgb8()[0], 0);
+        let json: serde_json::Value = serde_json::to_value(source.report()).unwrap();
+        assert!(json["bad_files"][0]["path"].as_str().unwrap().ends_with(r"/bad\xfa.png"), "{json}");
+        assert_eq!(json["fingerprint"].as_str().unwrap().len(), 32);
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let folder = folder_of(&["good.png"]);
+        let _socket = UnixListener::bind(folder.path().join("socket.png")).unwrap();
+        let source = open(&folder);
+        assert_eq!(source.len(), 1);
+        assert_eq!(source.report().bad_files[0].reason, "not a regular file");
+    }
+
+    #[test]
+    fn a_file_with_two_names_counts_once() {
+        let folder = folder_of(&["a.png"]);
+        fs::hard_link(folder.path().join("a.png"), folder.path().join("b.png")).unwrap();
+        let source = open(&folder);
+        assert_eq!((names(&source), source.report().repeated), (vec!["a.png".to_owned()], 1));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Whatever subset of the files turns bad, the rest keep their order, their labels and their pixels.
+    #[test]
+    fn labels_never_shift(bad in prop::collection::vec(any::<bool>(), 12)) {
+        let folder = TempDir::new().unwrap();
+        let mut good = Vec::new();
+        for (i, bad) in (0u8..).zip(&bad) {
+            let (class, name) = (i / 4, format!("class{}/{i:02}.png", i / 4));
+            put(&folder, &name, &if *bad { Vec::new() } else { png(i) });
+            if !bad {
+                good.push((name, Some(u32::from(class)), i));
+            }
+        }
+        prop_assume!(!good.is_empty());
+        let source = open(&folder);
+        prop_assert_eq!(source.classes(), ["class0", "class1", "class2"]);
+        let found: Vec<_> = (0..source.len())
+            .map(|i| (source.name(i).into_owned(), source.label(i), source.image(i).unwrap().as_rgb8()[0]))
+            .collect();
+        prop_assert_eq!(found, good);
+        prop_assert_eq!(source.report().bad_files.len(), bad.iter().filter(|bad| **bad).count());
+    }
+}

@@ -1,0 +1,41 @@
+//! The convolution of a ResNet: square kernel, no bias.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::initial_values::InitialValues;
+
+/// A convolution without bias, dilation or groups.
+///
+/// The weight is `[out, in, k, k]` as in torchvision. One forward takes
+/// `N · out · out_height · out_width · in · k²` multiply-adds.
+#[derive(Module, Debug)]
+pub(crate) struct Conv2d {
+    weight: Param<Tensor<4>>,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv2d {
+    /// A convolution padded with `k / 2` zeros on each side, so that stride 1 keeps the size of the picture.
+    /// `name` is the full name of the module.
+    pub(crate) fn new(
+        [in_channels, out_channels]: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        name: &str,
+        initial: &InitialValues<'_>,
+    ) -> Self {
+        let shape = [out_channels, in_channels, kernel, kernel];
+        Self { weight: initial.conv_weight(&format!("{name}.weight"), shape), stride, padding: kernel / 2 }
+    }
+
+    /// `[N, in, H, W]` to `[N, out, ⌈H/stride⌉, ⌈W/stride⌉]`, the kernel being odd.
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        twoview_kernels::conv2d(x, self.weight.val(), [self.stride; 2], [self.padding; 2])
+    }
+
+    pub(crate) fn device(&self) -> burn::tensor::Device {
+        self.weight.device()
+    }
+}

@@ -1,0 +1,75 @@
+//! An encoder that cannot learn.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::named_tensors::{NamedTensors, named_tensors};
+use crate::resnet::{EncoderConfig, ResNet};
+
+/// A copy of a [`ResNet`] that only evaluates: what probes and exports are handed.
+///
+/// It is a type and not a mode. The network sits on the plain device, where no gradient exists and normalization
+/// can only use running statistics; nothing here gives access to it. Its running statistics are its own, so
+/// training the original further changes nothing here.
+///
+/// # Example
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use twoview_encoder::{Arch, EncoderConfig, FrozenEncoder, Stem};
+///
+/// let device = Device::flex().autodiff();
+/// let config = EncoderConfig { arch: Arch::Resnet18, stem: Stem::Cifar, width: 2 };
+/// let encoder = config.init(0, &device)?;
+/// let frozen = FrozenEncoder::new(&encoder);
+/// let images = Tensor::<4>::ones([2, 3, 8, 8], &frozen.device());
+///
+/// let before = frozen.forward(images.clone());
+/// encoder.forward(Tensor::ones([2, 3, 8, 8], &device)); // Moves the running statistics of `encoder`.
+/// assert_eq!(before.into_data(), frozen.forward(images).into_data());
+/// # Ok::<(), twoview_encoder::EncoderError>(())
+/// ```
+#[derive(Debug)]
+pub struct FrozenEncoder {
+    network: ResNet,
+}
+
+impl FrozenEncoder {
+    /// Copies the present weights and running statistics.
+    ///
+    /// The weights share memory with `encoder` until it is trained further, when it gets new ones.
+    pub fn new(encoder: &ResNet) -> Self {
+        Self { network: encoder.valid() }
+    }
+
+    /// The globally average-pooled features, normalized by the running statistics.
+    ///
+    /// # Shapes
+    /// - `images`: `[N, 3, H, W]`; a graph they carry is left behind
+    /// - returns: `[N, F]`, without a graph
+    ///
+    /// # Panics
+    /// When `images` does not have three channels, which is a mistake in the calling code.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.network.forward(images.without_autodiff())
+    }
+
+    /// The number of features `F`.
+    pub fn feature_dim(&self) -> usize {
+        self.network.feature_dim()
+    }
+
+    /// What the encoder was built from.
+    pub fn config(&self) -> &EncoderConfig {
+        self.network.config()
+    }
+
+    /// The plain device of the weights, where pictures are expected.
+    pub fn device(&self) -> Device {
+        self.network.device()
+    }
+
+    /// Weights and running statistics by torchvision's names; see [`named_tensors`].
+    pub fn named_tensors(&self) -> NamedTensors {
+        named_tensors(&self.network)
+    }
+}

@@ -1,0 +1,53 @@
+//! The sizes of one convolution, checked once.
+
+/// The sizes of a convolution `[N, C, H, W] → [N, O, OH, OW]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(super) images: usize,
+    pub(super) in_channels: usize,
+    pub(super) in_size: [usize; 2],
+    pub(super) out_channels: usize,
+    pub(super) out_size: [usize; 2],
+    pub(super) kernel: [usize; 2],
+    pub(super) stride: [usize; 2],
+    pub(super) padding: [usize; 2],
+}
+
+impl Geometry {
+    /// Checks and collects the sizes; `None` if there is nothing to compute or the operands do not fit.
+    pub(crate) fn new(x: [usize; 4], weight: [usize; 4], stride: [usize; 2], padding: [usize; 2]) -> Option<Self> {
+        let [images, in_channels, height, width] = x;
+        let [out_channels, weight_channels, kernel_height, kernel_width] = weight;
+        let (in_size, kernel) = ([height, width], [kernel_height, kernel_width]);
+        let empty = x.into_iter().chain(weight).chain(stride).any(|size| size == 0);
+        if empty || weight_channels != in_channels {
+            return None;
+        }
+        let mut out_size = [0; 2];
+        for axis in 0..2 {
+            let room = (in_size[axis] + 2 * padding[axis]).checked_sub(kernel[axis])?;
+            out_size[axis] = room / stride[axis] + 1;
+        }
+        Some(Self { images, in_channels, in_size, out_channels, out_size, kernel, stride, padding })
+    }
+
+    /// Elements of one output picture.
+    pub(super) fn out_picture(&self) -> usize {
+        self.out_channels * self.out_size[0] * self.out_size[1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Geometry;
+
+    #[test]
+    fn sizes_follow_the_formula_and_misfits_are_refused() {
+        let new = |x, weight, stride, padding| Geometry::new(x, weight, stride, padding).map(|g| g.out_size);
+        assert_eq!(new([2, 3, 32, 32], [8, 3, 3, 3], [1, 1], [1, 1]), Some([32, 32]));
+        assert_eq!(new([2, 3, 33, 7], [8, 3, 7, 1], [2, 3], [3, 0]), Some([17, 3]));
+        assert_eq!(new([2, 3, 2, 2], [8, 3, 3, 3], [1, 1], [0, 0]), None);
+        assert_eq!(new([2, 3, 8, 8], [8, 4, 3, 3], [1, 1], [0, 0]), None);
+        assert_eq!(new([0, 3, 8, 8], [8, 3, 3, 3], [1, 1], [0, 0]), None);
+    }
+}

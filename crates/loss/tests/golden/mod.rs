@@ -1,0 +1,30 @@
+//! Reading the golden data: `tests/golden` of the repository, or the folder named by `TWOVIEW_GOLDEN`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// The cases of one kind in a file that holds a list of them.
+pub(crate) fn cases(path: &str, kind: &str) -> Vec<Value> {
+    let root = std::env::var_os("TWOVIEW_GOLDEN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden"), PathBuf::from);
+    let path = root.join(path);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let cases: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    cases.into_iter().filter(|case| case["kind"] == kind).collect()
+}
+
+/// All numbers of an array of any depth, in order.
+pub(crate) fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(numbers).collect(),
+        other => vec![other.as_f64().unwrap_or_else(|| panic!("not a number: {other}"))],
+    }
+}
+
+/// A matrix, rounded to f32.
+#[allow(clippy::cast_possible_truncation, reason = "the data says which values are exact in f32")]
+pub(crate) fn rows(value: &Value) -> Vec<Vec<f32>> {
+    let rows = value.as_array().unwrap_or_else(|| panic!("not a matrix: {value}"));
+    rows.iter().map(|row| numbers(row).into_iter().map(|x| x as f32).collect()).collect()
+}

@@ -1,0 +1,242 @@
+//! From the bytes of a file to an [`Image`], within limits that hold before anything is allocated.
+
+use std::io::{Cursor, ErrorKind};
+use std::panic::{self, AssertUnwindSafe};
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use crate::format::describe_unknown;
+use crate::{Format, Image, ImageError, jpeg};
+
+/// How much a single file may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Longest file in bytes.
+    pub max_file_bytes: u64,
+    /// Most pixels, width times height, according to the header.
+    pub max_pixels: u64,
+}
+
+impl DecodeLimits {
+    /// 64 MiB of file, 100 million pixels: above any camera, below what exhausts a small machine.
+    pub const STANDARD: DecodeLimits = DecodeLimits { max_file_bytes: 64 << 20, max_pixels: 100_000_000 };
+}
+
+/// What a file says about itself before its pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// By content, not by extension.
+    pub format: Format,
+    /// Pixels per row as stored, not turned by an EXIF orientation.
+    pub width: u32,
+    /// Number of rows as stored.
+    pub height: u32,
+}
+
+/// Why a file is not a usable picture.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// No bytes at all.
+    #[error("the file is empty")]
+    Empty,
+    /// The file is longer than [`DecodeLimits::max_file_bytes`].
+    #[error("the file has {bytes} bytes, the limit is {max_file_bytes}")]
+    FileTooLarge {
+        /// Length of the file.
+        bytes: u64,
+        /// The limit it broke.
+        max_file_bytes: u64,
+    },
+    /// The header promises more pixels than [`DecodeLimits::max_pixels`].
+    #[error("the picture has {width}x{height} pixels, the limit is {max_pixels} in total")]
+    TooManyPixels {
+        /// Width in the header.
+        width: u32,
+        /// Height in the header.
+        height: u32,
+        /// The limit they broke.
+        max_pixels: u64,
+    },
+    /// The first bytes belong to none of the formats.
+    #[error("not a picture in a known format (JPEG, PNG, BMP, WebP, GIF, TIFF, PNM): {found}")]
+    UnknownFormat {
+        /// What the bytes seem to be instead: `it looks like text`.
+        found: String,
+    },
+    /// The file ends before its last pixel.
+    #[error("the {format} file is truncated: its end is missing")]
+    Truncated {
+        /// Format by content.
+        format: Format,
+    },
+    /// The file breaks the rules of its format.
+    #[error("the {format} file is corrupt: {reason}")]
+    Corrupt {
+        /// Format by content.
+        format: Format,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The file may be sound, but this kind of it cannot be read.
+    #[error("this kind of {format} is not supported: {reason}; convert it to PNG or plain JPEG")]
+    Unsupported {
+        /// Format by content.
+        format: Format,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The decoder itself failed on the file. The panic was caught; its message also went through the panic hook.
+    #[error("the {format} decoder panicked: {reason}")]
+    DecoderPanicked {
+        /// Format by content.
+        format: Format,
+        /// The message of the panic.
+        reason: String,
+    },
+}
+
+/// Reads the format and the sides, without decoding the pixels.
+///
+/// The content decides the format; the name of the file plays no part.
+///
+/// # Errors
+/// [`DecodeError`]. A header that breaks `limits` is an error here already, so that a caller who knows a file's
+/// header may call [`decode`] without fear of its memory.
+///
+/// # Example
+/// ```
+/// use twoview_pixels::{DecodeError, DecodeLimits, Format, Image, encode_png, read_header};
+///
+/// let file = encode_png(&Image::filled(30, 20, [9; 3])?)?;
+/// let header = read_header(&file, &DecodeLimits::STANDARD)?;
+/// assert_eq!((header.format, header.width, header.height), (Format::Png, 30, 20));
+///
+/// let tight = DecodeLimits { max_pixels: 599, ..DecodeLimits::STANDARD };
+/// assert!(matches!(read_header(&file, &tight), Err(DecodeError::TooManyPixels { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, DecodeError> {
+    if bytes.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    if bytes.len() as u64 > limits.max_file_bytes {
+        return Err(DecodeError::FileTooLarge { bytes: bytes.len() as u64, max_file_bytes: limits.max_file_bytes });
+    }
+    let format = Format::of(bytes).ok_or_else(|| DecodeError::UnknownFormat { found: describe_unknown(bytes) })?;
+    let (width, height) = catching_panics(format, || match format {
+        Format::Jpeg => jpeg::dimensions(bytes),
+        other => {
+            let decoder = reader(bytes, other, HEADER_ALLOCATION).into_decoder();
+            Ok(decoder.map_err(|error| failure(other, &error))?.dimensions())
+        }
+    })?;
+    if width == 0 || height == 0 {
+        return Err(DecodeError::Corrupt { format, reason: format!("its sides are {width}x{height}") });
+    }
+    if u64::from(width) * u64::from(height) > limits.max_pixels {
+        return Err(DecodeError::TooManyPixels { width, height, max_pixels: limits.max_pixels });
+    }
+    Ok(Header { format, width, height })
+}
+
+/// Decodes the picture of a file; of an animation the first frame.
+///
+/// # Conventions
+/// Everything becomes eight-bit RGB. Grey is repeated over the channels, palettes and CMYK are converted, an alpha
+/// channel is dropped and not composited (as Pillow's `convert("RGB")` does), sixteen bits are scaled to eight
+/// (Pillow saturates sixteen-bit grey to white instead). Colour profiles and the EXIF orientation are ignored, as
+/// torchvision ignores them.
+///
+/// # Errors
+/// [`DecodeError`]. Truncated data is an error and never a half-grey picture; a JPEG that lacks nothing but its end
+/// marker is accepted. Corruption that leaves a decodable file (a flipped bit in a JPEG) cannot be noticed.
+/// A panic inside a decoder is caught and reported as an error; this needs the default `panic = "unwind"`.
+///
+/// # Cost
+/// For a JPEG mostly its compressed length. Memory stays within about 16 bytes per pixel of the header. A JPEG without
+/// its end marker is decoded twice, to tell whether more than the marker is missing.
+///
+/// # Example
+/// ```
+/// use twoview_pixels::{DecodeError, DecodeLimits, decode};
+///
+/// let error = decode(b"<html>Not Found</html>", &DecodeLimits::STANDARD).unwrap_err();
+/// assert!(error.to_string().ends_with("it looks like a web page, perhaps the error page of a failed download"));
+/// ```
+pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Image, DecodeError> {
+    let Header { format, width, height } = read_header(bytes, limits)?;
+    let pixels = catching_panics(format, || match format {
+        Format::Jpeg => jpeg::decode(bytes),
+        other => {
+            // 16 bytes per pixel are RGBA in f32, the widest there is; a slack for tables and small pictures.
+            let allocation = (u64::from(width) * u64::from(height)).saturating_mul(16) + HEADER_ALLOCATION;
+            let decoded = reader(bytes, other, allocation).decode().map_err(|error| failure(other, &error))?;
+            Ok(DynamicImage::into_rgb8(decoded).into_raw())
+        }
+    })?;
+    Image::from_rgb8(width, height, pixels)
+        .map_err(|error: ImageError| DecodeError::Corrupt { format, reason: error.to_string() })
+}
+
+/// Enough for the tables and metadata of a header; pixels come on top.
+const HEADER_ALLOCATION: u64 = 16 << 20;
+
+/// A decoder of the `image` crate that may allocate `max_alloc` bytes.
+fn reader(bytes: &[u8], format: Format, max_alloc: u64) -> ImageReader<Cursor<&[u8]>> {
+    let mut reader = ImageReader::with_format(
+        Cursor::new(bytes),
+        match format {
+            Format::Jpeg => ImageFormat::Jpeg,
+            Format::Png => ImageFormat::Png,
+            Format::Bmp => ImageFormat::Bmp,
+            Format::Webp => ImageFormat::WebP,
+            Format::Gif => ImageFormat::Gif,
+            Format::Tiff => ImageFormat::Tiff,
+            Format::Pnm => ImageFormat::Pnm,
+        },
+    );
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(max_alloc);
+    reader.limits(limits);
+    reader
+}
+
+/// Sorts the errors of the `image` crate into ours.
+fn failure(format: Format, error: &image::ImageError) -> DecodeError {
+    use image::ImageError as E;
+    match error {
+        E::Unsupported(_) | E::Limits(_) => DecodeError::Unsupported { format, reason: error.to_string() },
+        _ if ends_early(error) => DecodeError::Truncated { format },
+        _ => DecodeError::Corrupt { format, reason: error.to_string() },
+    }
+}
+
+/// Whether the end of the file is among the causes of an error.
+fn ends_early(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = match error.downcast_ref::<image::ImageError>() {
+            Some(image::ImageError::IoError(io)) => Some(io),
+            _ => error.downcast_ref::<std::io::Error>(),
+        };
+        if io.is_some_and(|io| io.kind() == ErrorKind::UnexpectedEof) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Runs a decoder; decoders of hostile bytes are known to panic now and then.
+fn catching_panics<T>(format: Format, run: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    // The closure only reads the file's bytes and owns everything it changes, so nothing half-changed can be seen.
+    panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
+        let reason = payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(|&text| text.to_owned()))
+            .unwrap_or_else(|| "no message".to_owned());
+        Err(DecodeError::DecoderPanicked { format, reason })
+    })
+}

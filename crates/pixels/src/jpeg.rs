@@ -1,0 +1,142 @@
+//! JPEG files: the header, the pixels, and whether all of them are in the file.
+
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use crate::{DecodeError, Format};
+
+type Decoder<'a> = JpegDecoder<ZCursor<&'a [u8]>>;
+
+/// A strict decoder to RGB. Strict, because otherwise the missing part of a truncated file comes out grey.
+fn decoder(bytes: &[u8]) -> Decoder<'_> {
+    // JPEG has 16-bit sides; the caller compares their product with its own limit.
+    let options = DecoderOptions::default()
+        .set_strict_mode(true)
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX))
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    JpegDecoder::new_with_options(ZCursor::new(bytes), options)
+}
+
+/// Width and height in pixels, read without decoding.
+pub(crate) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+    let mut decoder = decoder(bytes);
+    decoder.decode_headers().map_err(|error| failure(bytes, &error))?;
+    let info = decoder.info().ok_or(DecodeError::Truncated { format: Format::Jpeg })?;
+    Ok((u32::from(info.width), u32::from(info.height)))
+}
+
+/// The RGB bytes of a complete file.
+///
+/// The decoder notices missing data except in the last row of blocks, which in a 32-pixel picture is a quarter to a
+/// half of everything. A file that ends without the end marker is therefore decoded twice, with two different
+/// continuations: if any pixel depends on what follows the last byte, the file is truncated; if none does, only
+/// the marker is missing and the picture is whole. A picture in several scans could lack whole scans without
+/// a trace, so it must have its end marker.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let structure = Structure::of(bytes);
+    if structure.has_end {
+        return decoder(bytes).decode().map_err(|error| failure(bytes, &error));
+    }
+    if !structure.is_single_scan {
+        return Err(DecodeError::Truncated { format: Format::Jpeg });
+    }
+    // A last 0xFF is half a marker, or half a stuffed byte, whose absence shows like that of any other.
+    let data = &bytes[..bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0xFF).count()];
+    let continued = |byte: u8| {
+        let mut file = data.to_vec();
+        file.extend([byte; 64]);
+        file.extend(END_OF_IMAGE);
+        decoder(&file).decode().map_err(|_| DecodeError::Truncated { format: Format::Jpeg })
+    };
+    let (one, other) = (continued(0x5A)?, continued(0xA5)?);
+    if one == other { Ok(one) } else { Err(DecodeError::Truncated { format: Format::Jpeg }) }
+}
+
+const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+
+/// What the segments of a file say about its completeness.
+///
+/// Segments are skipped by their length, so that nothing inside an embedded thumbnail counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Structure {
+    /// The end-of-image marker is there, whatever follows it.
+    has_end: bool,
+    /// The picture is not progressive, and its first scan holds all components.
+    is_single_scan: bool,
+}
+
+impl Structure {
+    fn of(bytes: &[u8]) -> Structure {
+        let mut structure = Structure { has_end: false, is_single_scan: false };
+        let mut n_components = None;
+        let mut at = 2;
+        while let Some(&byte) = bytes.get(at) {
+            at += 1;
+            if byte != 0xFF {
+                continue; // Coded data, or stray bytes between segments.
+            }
+            let Some(&marker) = bytes.get(at) else { break };
+            match marker {
+                0xD9 => return Structure { has_end: true, ..structure },
+                0xFF => {}                            // A fill byte: the marker is still to come.
+                0x00 | 0x01 | 0xD0..=0xD8 => at += 1, // A stuffed byte, or a marker without a segment.
+                _ => {
+                    let Some(length) = bytes.get(at + 1..at + 3) else { break };
+                    let segment = bytes.get(at + 3..).unwrap_or_default();
+                    match marker {
+                        // Sequential frames: precision, height and width come before the number of components.
+                        0xC0 | 0xC1 => n_components = segment.get(5),
+                        0xDA => structure.is_single_scan = n_components.is_some() && segment.first() == n_components,
+                        _ => {}
+                    }
+                    at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+                }
+            }
+        }
+        structure
+    }
+}
+
+/// A file that ends early is called truncated whatever the decoder stumbled over.
+fn failure(bytes: &[u8], error: &DecodeErrors) -> DecodeError {
+    match error {
+        DecodeErrors::Unsupported(scheme) => {
+            DecodeError::Unsupported { format: Format::Jpeg, reason: format!("{scheme:?}") }
+        }
+        _ if !Structure::of(bytes).has_end => DecodeError::Truncated { format: Format::Jpeg },
+        _ => DecodeError::Corrupt { format: Format::Jpeg, reason: format!("{error:?}") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_inside_a_segment_counts() {
+        let has_end = |parts: &[&[u8]]| Structure::of(&parts.concat()).has_end;
+        let thumbnail = b"\xFF\xD8\xFF\xE1\x00\x06\xFF\xD9..\xFF\xDA\x00\x02data\xFF\x00data";
+        assert!(!has_end(&[thumbnail]));
+        assert!(has_end(&[thumbnail, &END_OF_IMAGE, b"junk"]));
+        assert!(has_end(&[thumbnail, b"\xFF\xFF\xD9"]), "fill bytes may precede a marker");
+        assert!(!has_end(&[b"\xFF\xD8\xFF"]));
+        assert!(!has_end(&[b"\xFF\xD8\xFF\xE0\xFF"]));
+    }
+
+    #[test]
+    fn scans_are_told_apart() {
+        let is_single_scan = |frame: u8, n_scanned: u8| {
+            let header = [0xFF, frame, 0, 8, 8, 0, 1, 0, 1, 3];
+            let scan = [0xFF, 0xDA, 0, 3, n_scanned];
+            Structure::of(&[&[0xFF, 0xD8], &header[..], &scan].concat()).is_single_scan
+        };
+        assert!(is_single_scan(0xC0, 3) && is_single_scan(0xC1, 3));
+        assert!(!is_single_scan(0xC0, 1), "one component after the other");
+        assert!(!is_single_scan(0xC2, 3), "progressive");
+        assert!(!Structure::of(b"\xFF\xD8\xFF\xDA\x00\x02").is_single_scan, "no frame");
+    }
+}

@@ -1,0 +1,161 @@
+//! What a step measured, and where it goes.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::Path,
+};
+
+use serde::Serialize;
+use twoview_data::Replaced;
+
+/// Measurements of one training step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepMetrics {
+    /// Steps done, this one included: the first is 1.
+    pub step: u64,
+    /// Passes through the data, this step included.
+    pub epoch: f64,
+    /// Mean loss of the batch, in nats.
+    pub loss: f64,
+    /// The loss of an encoder that tells nothing apart, in nats: `ln(2N − 1)`.
+    pub chance: f64,
+    /// The loss of a perfect encoder whose other pictures are orthogonal, in nats.
+    pub floor: f64,
+    /// Share of views whose most similar other view in the batch is their partner, in `[0, 1]`.
+    pub top1: f64,
+    /// Mean cosine of the two views of a picture, in `[−1, 1]`.
+    pub positive_similarity: f64,
+    /// Spread of the embeddings' directions; near 0 they have collapsed into one.
+    pub feature_std: f64,
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Euclidean norm of the gradient of all parameters, before the update.
+    pub gradient_norm: f64,
+    /// Source pictures per second since the previous step, waiting for data included.
+    pub images_per_s: f64,
+    /// Share of the time since the previous step that was spent waiting for the loader, in `[0, 1]`.
+    pub waited: f64,
+}
+
+/// Takes the measurements of every step, in order.
+pub trait MetricSink {
+    /// Takes one step's measurements.
+    ///
+    /// # Errors
+    /// Where the measurements cannot be kept.
+    fn record(&mut self, metrics: &StepMetrics) -> io::Result<()>;
+
+    /// Takes note of a picture that could not be read at this step and that another one stood in for.
+    ///
+    /// # Errors
+    /// Where the note cannot be kept.
+    fn replaced(&mut self, step: u64, replaced: &Replaced) -> io::Result<()> {
+        let _ = (step, replaced);
+        Ok(())
+    }
+
+    /// Bytes that have to be kept to hold all steps recorded so far, after making them durable; a checkpoint remembers it.
+    ///
+    /// # Errors
+    /// Where the measurements cannot be made durable.
+    fn mark(&mut self) -> io::Result<u64> {
+        Ok(0)
+    }
+}
+
+/// Appends each step as one line of JSON.
+#[derive(Debug)]
+pub struct JsonLines {
+    file: File,
+    bytes: u64,
+}
+
+impl JsonLines {
+    /// Opens `path` and cuts it to its first `bytes` bytes, which drops the lines of steps that came after the checkpoint a
+    /// run resumes from: they will be computed, and written, again.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened, or is shorter than `bytes`.
+    pub fn open(path: &Path, bytes: u64) -> io::Result<Self> {
+        // Appending keeps every write at the end, whatever else has the file open.
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let found = file.metadata()?.len();
+        if found < bytes {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} has {found} bytes, but the checkpoint was written after {bytes}", path.display()),
+            ));
+        }
+        file.set_len(bytes)?;
+        Ok(Self { file, bytes })
+    }
+}
+
+impl MetricSink for JsonLines {
+    fn record(&mut self, metrics: &StepMetrics) -> io::Result<()> {
+        let mut line = serde_json::to_vec(metrics)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    fn mark(&mut self) -> io::Result<u64> {
+        self.file.sync_data()?;
+        Ok(self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    fn metrics(step: u64) -> StepMetrics {
+        StepMetrics {
+            step,
+            epoch: 0.5,
+            loss: 1.0,
+            chance: 2.0,
+            floor: 0.5,
+            top1: 0.25,
+            positive_similarity: 0.5,
+            feature_std: 0.1,
+            lr: 0.1,
+            gradient_norm: 1.0,
+            images_per_s: 100.0,
+            waited: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_resumed_file_has_each_step_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut sink = JsonLines::open(&path, 0).unwrap();
+        sink.record(&metrics(1)).unwrap();
+        sink.record(&metrics(2)).unwrap();
+        let mark = sink.mark().unwrap();
+        sink.record(&metrics(3)).unwrap();
+        drop(sink);
+        let mut torn = OpenOptions::new().append(true).open(&path).unwrap();
+        torn.write_all(b"{\"step\":4,\"epo").unwrap();
+
+        let mut sink = JsonLines::open(&path, mark).unwrap();
+        sink.record(&metrics(3)).unwrap();
+        let steps: Vec<u64> = std::fs::read_to_string(&path)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap())
+            .collect();
+        assert_eq!(steps, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_file_shorter_than_the_checkpoint_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = JsonLines::open(&dir.path().join("metrics.jsonl"), 10).unwrap_err();
+        assert!(error.to_string().contains("0 bytes"), "{error}");
+    }
+}

@@ -1,0 +1,347 @@
+//! The program from its users' side: commands in, files and exit codes out, on real picture files.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn twoview(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().expect("the program starts")
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twoview"));
+    command.current_dir(dir).args(args).stdin(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn succeeds(dir: &Path, args: &[&str]) -> Output {
+    let output = twoview(dir, args);
+    assert!(output.status.success(), "twoview {}: {}\n{}", args.join(" "), output.status, stderr(&output));
+    output
+}
+
+/// The last line of stdout, which `--json` promises to be one value.
+#[track_caller]
+fn json(dir: &Path, args: &[&str]) -> Value {
+    let output = succeeds(dir, args);
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    let line = stdout.lines().last().unwrap_or_else(|| panic!("twoview {} printed nothing", args.join(" ")));
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+#[track_caller]
+fn fails(dir: &Path, args: &[&str], exit: i32, words: &[&str]) {
+    let output = twoview(dir, args);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(exit), "twoview {}\n{said}", args.join(" "));
+    for word in words {
+        assert!(said.contains(word), "twoview {}: expected `{word}` in\n{said}", args.join(" "));
+    }
+    assert!(output.stdout.is_empty(), "an error leaves stdout to results");
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A folder with the built-in pictures in `pictures/train` and `pictures/test`.
+fn with_pictures(train_per_class: u32, test_per_class: u32) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (train, test) = (train_per_class.to_string(), test_per_class.to_string());
+    let args = ["data", "make", "patterns", "pictures", "--train-per-class", &train, "--test-per-class", &test];
+    succeeds(dir.path(), &args);
+    dir
+}
+
+/// A net that trains in moments, on any folder.
+const TINY: [&str; 10] = [
+    "--preset",
+    "small",
+    "--set",
+    "encoder.width=4",
+    "--set",
+    "head.hidden_dim=32",
+    "--set",
+    "data.batch_size=32",
+    "--set",
+    "every.save.steps=4",
+];
+
+fn pretrain_args<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["pretrain", data, "--out", out], TINY.as_slice(), more].concat()
+}
+
+fn metrics(run: &Path) -> Vec<Value> {
+    fs::read_to_string(run.join("metrics.jsonl"))
+        .expect("metrics")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect()
+}
+
+#[test]
+fn the_quick_demo_learns_the_patterns() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let report = json(dir.path(), &["demo", "--quick", "--json"]);
+    let knn = |rung: &str| report["knn"][rung].as_f64().unwrap_or_else(|| panic!("knn.{rung} in {report}"));
+    assert!((knn("chance") - 0.1).abs() < 1e-9);
+    for lower in ["chance", "raw_pixels", "centred_pixels", "untrained"] {
+        assert!(knn("trained") > knn(lower) + 0.05, "trained does not beat {lower}: {report}");
+    }
+    assert!(report["linear"]["trained"].as_f64() > report["linear"]["untrained"].as_f64(), "{report}");
+    let run = dir.path().join(report["run"].as_str().expect("a path"));
+    for file in ["config.resolved.toml", "manifest.json", "metrics.jsonl", "export/encoder.safetensors"] {
+        assert!(run.join(file).is_file(), "{file} is missing");
+    }
+}
+
+#[test]
+fn a_folder_becomes_an_encoder_and_features() {
+    let dir = with_pictures(12, 6);
+    let trained = json(dir.path(), &pretrain_args("pictures/train", "run", &["--set", "length.epochs=2", "--json"]));
+    assert_eq!(trained["steps"], 6, "120 pictures in batches of 32, twice");
+
+    // No run is named here: the only one below runs/ would be taken, and there is none.
+    fails(dir.path(), &["eval", "knn"], 2, &["runs/"]);
+
+    let test = ["run", "--test", "pictures/test", "--json"];
+    let knn = json(dir.path(), &[&["eval", "knn", "--k", "5"], test.as_slice()].concat());
+    for key in ["top1", "temperature", "raw_pixels", "centred_pixels", "untrained", "chance"] {
+        assert!(knn[key].is_f64(), "{key} in {knn}");
+    }
+    assert_eq!(knn["k"], 5);
+    assert!(knn["ci95"][0].as_f64() < knn["top1"].as_f64() && knn["top1"].as_f64() < knn["ci95"][1].as_f64());
+    let linear = json(dir.path(), &[&["eval", "linear"], test.as_slice()].concat());
+    assert!(linear["top1"].is_f64() && linear["l2"].is_f64(), "{linear}");
+    // Without test pictures a part of the labelled ones is held out: 20 % of 12 in each class.
+    assert_eq!(json(dir.path(), &["eval", "knn", "run", "--json"])["n"], 20);
+
+    let npy = json(dir.path(), &["embed", "run", "pictures/test", "--format", "npy", "--out", "e.npy", "--json"]);
+    assert_eq!((npy["pictures"].as_u64(), npy["dim"].as_u64()), (Some(60), Some(32)));
+    let bytes = fs::read(dir.path().join("e.npy")).expect("an array");
+    assert_eq!(&bytes[..6], b"\x93NUMPY");
+    let array: Vec<f32> =
+        bytes[bytes.len() - 60 * 32 * 4..].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    succeeds(dir.path(), &["embed", "run", "pictures/test", "--format", "csv", "--out", "e.csv"]);
+    let csv = fs::read_to_string(dir.path().join("e.csv")).expect("a table");
+    let names = fs::read_to_string(dir.path().join("e.names.csv")).expect("names");
+    for (i, (row, name)) in csv.lines().skip(1).zip(names.lines().skip(1)).enumerate() {
+        let fields: Vec<&str> = row.split(',').collect();
+        assert_eq!(fields.len(), 2 + 32);
+        assert_eq!(fields[..2].join(","), name);
+        assert!(fields[0].starts_with(fields[1]), "the label is the folder: {name}");
+        assert_eq!(fields[2].parse::<f32>().expect("a number"), array[i * 32], "row {i}");
+    }
+    assert_eq!(names.lines().count(), 61);
+}
+
+#[test]
+fn broken_files_are_named_and_training_goes_on() {
+    let dir = with_pictures(10, 0);
+    let class = dir.path().join("pictures/train/checks");
+    let good = fs::read(class.join("0000.png")).expect("a picture");
+    fs::write(class.join("cut.png"), &good[..good.len() / 2]).expect("written");
+    fs::write(class.join("empty.jpg"), b"").expect("written");
+    fs::write(class.join("text.jpg"), b"this is not a picture\n").expect("written");
+
+    // Three of 103 are more than the one per cent that is taken without asking.
+    fails(dir.path(), &pretrain_args("pictures/train", "run", &[]), 3, &["max_bad_fraction"]);
+    assert!(!dir.path().join("run").exists(), "nothing is left behind");
+
+    let more = ["--set", "length.steps=3", "--set", "data.source.max_bad_fraction=0.05"];
+    let output = succeeds(dir.path(), &pretrain_args("pictures/train", "run", &more));
+    let said = stderr(&output);
+    for name in ["cut.png", "empty.jpg", "text.jpg", "3 unusable"] {
+        assert!(said.contains(name), "expected `{name}` in\n{said}");
+    }
+    let bad = fs::read_to_string(dir.path().join("run/bad_files.jsonl")).expect("a list");
+    assert_eq!(bad.lines().count(), 3);
+
+    let report = json(dir.path(), &["data", "check", "pictures/train", "--json"]);
+    assert_eq!((report["pictures"].as_u64(), report["bad_files"].as_array().map(Vec::len)), (Some(100), Some(3)));
+}
+
+#[test]
+fn unusable_data_say_what_was_found() {
+    let dir = with_pictures(2, 0);
+    fs::create_dir(dir.path().join("nothing")).expect("made");
+    fails(dir.path(), &["pretrain", "nothing"], 3, &["nothing"]);
+    fails(dir.path(), &["pretrain", "missing"], 3, &["missing"]);
+    fails(dir.path(), &["data", "check", "missing"], 3, &["missing"]);
+    let batch = ["--set", "data.batch_size=64"];
+    fails(dir.path(), &pretrain_args("pictures/train", "run", &batch), 2, &["64", "20"]);
+    assert!(!dir.path().join("runs").exists() && !dir.path().join("run").exists());
+    // Pictures directly in the folder carry no labels, so there is nothing to evaluate against.
+    let flat = dir.path().join("pictures/train/dots");
+    succeeds(
+        dir.path(),
+        &pretrain_args("pictures/train", "run", &["--set", "data.batch_size=8", "--set", "length.steps=1"]),
+    );
+    fails(dir.path(), &["eval", "knn", "run", "--train", flat.to_str().expect("UTF-8")], 3, &["labels"]);
+}
+
+#[test]
+fn a_wrong_configuration_names_the_key_and_the_nearest_one() {
+    let dir = with_pictures(2, 0);
+    let wrong = |set: &str, words: &[&str]| {
+        fails(dir.path(), &pretrain_args("pictures/train", "run", &["--set", set]), 2, words);
+    };
+    wrong("loss.temprature=0.2", &["temprature", "did you mean `temperature`"]);
+    wrong("los.temperature=0.2", &["unknown key `los`", "did you mean `loss`"]);
+    wrong("loss.temperature=-1", &["temperature", "-1"]);
+    wrong("data.batch_size=many", &["batch_size", "many"]);
+    wrong("encoder.arch=resnet19", &["resnet19", "resnet18"]);
+    wrong("optimizer.kind=sdg", &["sdg", "did you mean `sgd`"]);
+    wrong("nonsense", &["KEY=VALUE"]);
+    fails(dir.path(), &["config", "show", "--preset", "smal"], 2, &["did you mean `small`"]);
+    fails(dir.path(), &["pretrain", "pictures/train", "--device", "cuda"], 2, &["cuda"]);
+
+    let shown = succeeds(dir.path(), &["config", "show", "--preset", "demo"]).stdout;
+    let text = String::from_utf8(shown).expect("UTF-8");
+    let file = dir.path().join("mine.toml");
+    fs::write(&file, text.replace("temperature", "temperatur")).expect("written");
+    fails(dir.path(), &["pretrain", "mine.toml"], 2, &["mine.toml", "line", "temperatur"]);
+}
+
+#[test]
+fn two_runs_never_share_a_directory() {
+    let dir = with_pictures(4, 0);
+    let args = pretrain_args("pictures/train", "run", &["--set", "length.steps=1"]);
+    succeeds(dir.path(), &args);
+    fails(dir.path(), &args, 7, &["not empty", "twoview resume"]);
+    fails(dir.path(), &["resume", "pictures"], 7, &["not a run directory"]);
+}
+
+#[test]
+fn pictures_that_changed_stop_a_resume() {
+    let dir = with_pictures(4, 0);
+    succeeds(dir.path(), &pretrain_args("pictures/train", "run", &["--set", "length.steps=1"]));
+    fs::remove_file(dir.path().join("pictures/train/dots/0000.png")).expect("removed");
+    fails(dir.path(), &["resume", "run"], 7, &["40 then, 39 now", "--accept-data-change"]);
+    succeeds(dir.path(), &["resume", "run", "--accept-data-change"]);
+}
+
+/// What has to be equal, bit for bit, between a run that was stopped and one that was not.
+fn outcome(run: &Path) -> (Vec<u8>, BTreeMap<u64, (u64, u64)>) {
+    let steps = metrics(run).iter().map(|m| m["step"].as_u64().expect("a step")).collect::<Vec<_>>();
+    assert_eq!(steps, (1..=steps.len() as u64).collect::<Vec<_>>(), "each step once, in order");
+    let numbers = metrics(run)
+        .iter()
+        .map(|m| {
+            let bits = |key: &str| m[key].as_f64().expect("a number").to_bits();
+            (m["step"].as_u64().expect("a step"), (bits("loss"), bits("gradient_norm")))
+        })
+        .collect();
+    (fs::read(run.join("export/encoder.safetensors")).expect("an encoder"), numbers)
+}
+
+const LONG: [&str; 2] = ["--set", "length.epochs=6"];
+
+#[test]
+#[cfg(unix)]
+fn a_killed_run_resumes_to_the_same_bits() {
+    let dir = with_pictures(20, 0);
+    succeeds(dir.path(), &pretrain_args("pictures/train", "whole", &LONG));
+    let whole = outcome(&dir.path().join("whole"));
+    assert_eq!(whole.1.len(), 36);
+
+    // Once before the first checkpoint, once between two of them, in the middle of an epoch.
+    for (name, kill_after) in [("early", 2), ("late", 15)] {
+        let run = dir.path().join(name);
+        let mut child = command(dir.path(), &pretrain_args("pictures/train", name, &LONG))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let begun = Instant::now();
+        while fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().lines().count() < kill_after {
+            assert!(begun.elapsed() < Duration::from_secs(120), "the run makes no steps");
+            assert!(child.try_wait().expect("a status").is_none(), "the run ended before it could be killed");
+            thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("a status");
+        assert!(!run.join("export").exists(), "killed before its end");
+        succeeds(dir.path(), &["resume", name]);
+        assert!(outcome(&run) == whole, "{name}: the resumed run differs from the whole one");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupt_saves_and_says_how_to_go_on() {
+    let dir = with_pictures(20, 0);
+    for (signal, exit) in [("INT", 130), ("TERM", 143)] {
+        let child = command(dir.path(), &pretrain_args("pictures/train", signal, &["--set", "length.epochs=200"]))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let log: PathBuf = dir.path().join(signal).join("metrics.jsonl");
+        let begun = Instant::now();
+        while fs::metadata(&log).map_or(0, |log| log.len()) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(120), "the run makes no steps");
+            thread::sleep(Duration::from_millis(2));
+        }
+        let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+        let output = child.wait_with_output().expect("a status");
+        assert_eq!(output.status.code(), Some(exit), "{}", stderr(&output));
+        assert!(stderr(&output).contains(&format!("twoview resume {signal}")), "{}", stderr(&output));
+        // Nothing was lost: the checkpoint is of the last step that was made.
+        let steps = metrics(&dir.path().join(signal)).len();
+        assert!(dir.path().join(signal).join(format!("checkpoints/step-{steps:08}/COMMIT")).is_file());
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_falls_back_to_the_one_before() {
+    let dir = with_pictures(20, 0);
+    succeeds(dir.path(), &pretrain_args("pictures/train", "run", &["--set", "length.steps=10"]));
+    let whole = outcome(&dir.path().join("run"));
+    let newest = dir.path().join("run/checkpoints/step-00000010/encoder.safetensors");
+    let mut bytes = fs::read(&newest).expect("weights");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&newest, &bytes).expect("written");
+    fs::remove_dir_all(dir.path().join("run/export")).expect("removed");
+    let output = succeeds(dir.path(), &["resume", "run"]);
+    assert!(stderr(&output).contains("damaged") && stderr(&output).contains("step-00000010"), "{}", stderr(&output));
+    assert!(outcome(&dir.path().join("run")) == whole, "the same bits again");
+}
+
+#[test]
+fn the_step_benchmark_reports_what_it_promises() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let args = ["bench", "step", "--width", "4", "--batch", "8", "--image", "16", "--steps", "2", "--json"];
+    let report = json(dir.path(), &args);
+    assert!(report["images_per_s"].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
+    assert_eq!(report["device"], "flex");
+    if cfg!(target_os = "linux") {
+        assert!(report["peak_rss_mib"].as_f64().is_some_and(|mib| mib > 1.0), "{report}");
+    }
+}
+
+#[test]
+fn help_and_a_closed_pipe_are_no_errors() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let help = String::from_utf8(succeeds(dir.path(), &["--help"]).stdout).expect("UTF-8");
+    for verb in ["demo", "pretrain", "resume", "eval", "embed", "data", "config", "bench", "Exit codes"] {
+        assert!(help.contains(verb), "{verb} in\n{help}");
+    }
+    let mut child = command(dir.path(), &["config", "show", "--preset", "demo"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("a status");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+}
