@@ -61,10 +61,17 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
 
     let pixels = labelled.pixels(look)?;
     let chance = pixels.chance();
-    say("before training: accuracy of nearest neighbours and of a linear probe, with 95 % intervals")?;
+    say("before training         kNN                     linear probe")?;
     say(&format!("  {:17} {:5.1} %", "chance", 100.0 * chance))?;
     let raw_pixels = measure("raw pixels", &pixels, knn, linear, say)?;
-    let centred_pixels = measure("centred pixels", &pixels.centred()?, knn, linear, say)?;
+    let centred_pixels = if linear.standardize {
+        // Standardizing takes the mean out of any features, so the linear probe would find the same again.
+        let measured = Measured { knn: pixels.centred()?.knn(knn)?, linear: raw_pixels.linear };
+        say(&line("centred pixels", &measured))?;
+        measured
+    } else {
+        measure("centred pixels", &pixels.centred()?, knn, linear, say)?
+    };
     drop(pixels);
     let features = labelled.features("untrained encoder", &untrained_encoder(&file, &device)?, look)?;
     let untrained = measure("untrained", &features, knn, linear, say)?;
@@ -121,6 +128,11 @@ fn measure(
     say: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<Measured, Failure> {
     let measured = Measured { knn: banks.knn(knn)?, linear: banks.linear(linear)?.0 };
-    say(&format!("{}   linear{}", rung(name, &measured.knn), rung("", &measured.linear).trim_start()))?;
+    say(&line(name, &measured))?;
     Ok(measured)
+}
+
+fn line(name: &str, measured: &Measured) -> String {
+    let linear = rung("", &measured.linear);
+    format!("{}    {}", rung(name, &measured.knn), linear.trim_start())
 }

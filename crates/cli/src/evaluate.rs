@@ -211,7 +211,12 @@ pub(crate) fn evaluate(command: &EvalCommand) -> Result<(), Failure> {
     let chance = trained.chance();
     match command {
         EvalCommand::Knn(_) => {
-            let scores = each(&pixels, &centred, &untrained, &trained, |banks| banks.knn(knn))?;
+            let scores = Rungs {
+                raw_pixels: pixels.knn(knn)?,
+                centred_pixels: centred.knn(knn)?,
+                untrained: untrained.knn(knn)?,
+                trained: trained.knn(knn)?,
+            };
             let settings = json!({ "k": knn.k, "temperature": knn.temperature });
             report(
                 &path,
@@ -223,7 +228,15 @@ pub(crate) fn evaluate(command: &EvalCommand) -> Result<(), Failure> {
             )
         }
         EvalCommand::Linear(_) => {
-            let fits = each(&pixels, &centred, &untrained, &trained, |banks| banks.linear(&file.eval.linear))?;
+            let config = &file.eval.linear;
+            let raw_pixels = pixels.linear(config)?;
+            let fits = Rungs {
+                // Standardizing takes the mean out of any features, so centred pixels would give the same fit again.
+                centred_pixels: if config.standardize { raw_pixels.clone() } else { centred.linear(config)? },
+                raw_pixels,
+                untrained: untrained.linear(config)?,
+                trained: trained.linear(config)?,
+            };
             let fit = &fits.trained.1;
             let settings = json!({ "l2": fit.l2, "iterations": fit.iterations, "converged": fit.converged });
             let scores = Rungs {
@@ -235,21 +248,6 @@ pub(crate) fn evaluate(command: &EvalCommand) -> Result<(), Failure> {
             report(&path, args.json, &format!("linear probe (l2 {:e})", fit.l2), settings, chance, &scores)
         }
     }
-}
-
-fn each<T>(
-    raw_pixels: &Banks,
-    centred_pixels: &Banks,
-    untrained: &Banks,
-    trained: &Banks,
-    measure: impl Fn(&Banks) -> Result<T, Failure>,
-) -> Result<Rungs<T>, Failure> {
-    Ok(Rungs {
-        raw_pixels: measure(raw_pixels)?,
-        centred_pixels: measure(centred_pixels)?,
-        untrained: measure(untrained)?,
-        trained: measure(trained)?,
-    })
 }
 
 fn report(

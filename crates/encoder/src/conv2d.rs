@@ -1,7 +1,7 @@
 //! The convolution of a ResNet: square kernel, no bias.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::initial_values::InitialValues;
 
@@ -35,7 +35,7 @@ impl Conv2d {
         twoview_kernels::conv2d(x, self.weight.val(), [self.stride; 2], [self.padding; 2])
     }
 
-    pub(crate) fn device(&self) -> burn::tensor::Device {
+    pub(crate) fn device(&self) -> Device {
         self.weight.device()
     }
 }

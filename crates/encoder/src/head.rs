@@ -54,8 +54,8 @@ pub enum HeadError {
 }
 
 impl HeadConfig {
-    /// The largest accepted dimension.
-    pub const MAX_DIM: usize = 1 << 17;
+    /// The largest accepted dimension, that of the features of the widest encoder.
+    pub const MAX_DIM: usize = 1 << 15;
     /// The largest accepted number of layers.
     pub const MAX_LAYERS: usize = 16;
 
@@ -82,7 +82,7 @@ impl HeadConfig {
                 if self.batch_norm {
                     layers.push(HeadLayer::BatchNorm(BatchNorm::new(out_features, &initial)));
                 }
-                layers.push(HeadLayer::Relu(Relu::new()));
+                layers.push(HeadLayer::Relu(Relu {}));
             }
             in_features = out_features;
         }
@@ -124,6 +124,7 @@ pub struct ProjectionHead {
 }
 
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a head has a handful of layers, and Burn has no module in a box")]
 enum HeadLayer {
     Linear(Linear),
     BatchNorm(BatchNorm),
@@ -133,12 +134,6 @@ enum HeadLayer {
 /// Holds the place of a ReLU, so that positions are those of `nn.Sequential`.
 #[derive(Module, Debug)]
 struct Relu {}
-
-impl Relu {
-    fn new() -> Self {
-        Self {}
-    }
-}
 
 impl ProjectionHead {
     /// The raw embeddings; losses normalize them themselves.

@@ -84,9 +84,9 @@ pub enum EncoderError {
 }
 
 impl EncoderConfig {
-    /// The largest accepted width, 64 times torchvision's. A ResNet-18 of this width has 46 billion parameters, so
+    /// The largest accepted width, 16 times torchvision's. A ResNet-18 of this width has 2.9 billion parameters, so
     /// anything above is taken for a slip.
-    pub const MAX_WIDTH: usize = 4096;
+    pub const MAX_WIDTH: usize = 1024;
 
     /// The number of features `F` of the encoder: `8 · width`, with bottlenecks `32 · width`.
     pub fn feature_dim(&self) -> usize {

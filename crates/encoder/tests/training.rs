@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, TensorData};
 use support::{filled, images, small_encoder, values};
-use twoview_encoder::{FrozenEncoder, HeadConfig, NamedTensors, ResNet, load_named, named_tensors};
+use twoview_encoder::{FrozenEncoder, HeadConfig, NamedTensors, ProjectionHead, ResNet, load_named, named_tensors};
 
 fn running(tensors: NamedTensors) -> NamedTensors {
     tensors.into_iter().filter(|(name, _)| name.contains("running_")).collect()
@@ -139,6 +139,25 @@ fn a_training_step_moves_every_parameter_and_leaves_the_statistics_of_its_forwar
             }
         }
     }
+}
+
+#[test]
+fn a_burn_record_carries_the_statistics_of_the_last_forward_into_a_used_module() {
+    let device = Device::flex().autodiff();
+    let (source, target) = (small_encoder(0, &device), small_encoder(1, &device));
+    source.forward(images(2, 8, 0, &device));
+    target.forward(images(2, 8, 1, &device));
+    let state = named_tensors(&source);
+    let target = target.load_record(source.into_record());
+    assert_eq!(named_tensors(&target), state);
+}
+
+#[test]
+fn encoders_and_heads_can_be_shared_by_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<ResNet>();
+    check::<ProjectionHead>();
+    check::<FrozenEncoder>();
 }
 
 #[test]

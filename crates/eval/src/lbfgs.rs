@@ -40,8 +40,11 @@ pub(crate) struct Minimum {
 /// `objective(x, g)` returns the value at `x` and writes the gradient to `g`. The step length satisfies the weak Wolfe
 /// conditions by bisection, which keeps every curvature pair positive; close to the minimum, where rounding hides the
 /// decrease, the approximate condition of Hager and Zhang (2005) replaces the first. Fully deterministic.
+///
+/// `precondition(g)` replaces `g` by `P g`, where `P` is positive definite and resembles the inverse Hessian up to a factor.
 pub(crate) fn minimize(
     mut objective: impl FnMut(&[f64], &mut [f64]) -> f64,
+    precondition: impl Fn(&mut [f64]),
     start: Vec<f64>,
     limits: Limits,
 ) -> Minimum {
@@ -52,23 +55,22 @@ pub(crate) fn minimize(
     let mut iterations = 0;
     let mut converged = max_abs(&gradient) <= limits.tolerance;
     while !converged && iterations < limits.max_iterations {
-        let mut direction = history.direction(&gradient);
-        let mut slope = dot(&gradient, &direction);
-        if slope >= 0.0 {
-            history.pairs.clear();
-            direction = gradient.iter().map(|g| -g).collect();
-            slope = dot(&gradient, &direction);
-        }
+        let direction = history.direction(&gradient, &precondition);
+        let slope = dot(&gradient, &direction);
         // Without curvature information, move by a unit length at most.
-        let first_trial = if history.pairs.is_empty() { slope.abs().sqrt().recip().min(1.0) } else { 1.0 };
-        let Some(step) = wolfe_step(&mut objective, &x, value, slope, &direction, first_trial) else {
+        let length = dot(&direction, &direction).sqrt();
+        let first_trial = if history.pairs.is_empty() { length.recip().min(1.0) } else { 1.0 };
+        // Rounding can spoil a direction, never two in a row: the next one starts from the gradient alone.
+        let descends = slope < 0.0;
+        let search = || wolfe_step(&mut objective, &x, value, slope, &direction, first_trial);
+        let Some(step) = descends.then(search).flatten() else {
             if history.pairs.is_empty() {
-                break; // Not even along the gradient: the value's resolution is exhausted.
+                break; // Not even along the plain direction: the value's resolution is exhausted.
             }
             history.pairs.clear();
             continue;
         };
-        history.push(difference(&step.x, &x), difference(&step.gradient, &gradient));
+        history.push(difference(&step.x, &x), difference(&step.gradient, &gradient), &precondition);
         (x, value, gradient) = (step.x, step.value, step.gradient);
         iterations += 1;
         converged = max_abs(&gradient) <= limits.tolerance;
@@ -114,26 +116,33 @@ fn wolfe_step(
     None
 }
 
-/// The last [`MEMORY`] steps `s` and gradient changes `y`, oldest first, with `1 / s·y`.
+/// What past steps say about the curvature.
 #[derive(Default)]
 struct History {
+    /// The last [`MEMORY`] steps `s` and gradient changes `y`, oldest first, with `1 / s·y`.
     pairs: VecDeque<(Vec<f64>, Vec<f64>, f64)>,
+    /// The factor that fits `P` to the latest pair: `s·y / y·P y`.
+    scale: f64,
 }
 
 impl History {
-    fn push(&mut self, s: Vec<f64>, y: Vec<f64>) {
+    fn push(&mut self, s: Vec<f64>, y: Vec<f64>, precondition: impl Fn(&mut [f64])) {
         let curvature = dot(&s, &y);
         // The Wolfe conditions make it positive; only rounding at the very minimum can undo that.
         if curvature > f64::EPSILON * dot(&y, &y) * f64::EPSILON {
             if self.pairs.len() == MEMORY {
                 self.pairs.pop_front();
             }
+            let mut moved = y.clone();
+            precondition(&mut moved);
+            self.scale = curvature / dot(&y, &moved);
             self.pairs.push_back((s, y, curvature.recip()));
         }
     }
 
-    /// `−H g` by the two-loop recursion (Nocedal and Wright, *Numerical Optimization*, algorithm 7.4).
-    fn direction(&self, gradient: &[f64]) -> Vec<f64> {
+    /// `−H g` by the two-loop recursion (Nocedal and Wright, *Numerical Optimization*, algorithm 7.4), from `P` scaled
+    /// to the latest curvature.
+    fn direction(&self, gradient: &[f64], precondition: impl Fn(&mut [f64])) -> Vec<f64> {
         let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
         let mut alphas = Vec::with_capacity(self.pairs.len());
         for (s, y, rho) in self.pairs.iter().rev() {
@@ -141,9 +150,9 @@ impl History {
             add_scaled(&mut q, -alpha, y);
             alphas.push(alpha);
         }
-        if let Some((_, y, rho)) = self.pairs.back() {
-            let scale = (rho * dot(y, y)).recip();
-            q.iter_mut().for_each(|v| *v *= scale);
+        precondition(&mut q);
+        if !self.pairs.is_empty() {
+            q.iter_mut().for_each(|v| *v *= self.scale);
         }
         for ((s, y, rho), alpha) in self.pairs.iter().zip(alphas.into_iter().rev()) {
             let beta = rho * dot(y, &q);
@@ -189,12 +198,28 @@ mod tests {
                 }
                 value
             },
+            |_| {},
             vec![0.0; 30],
             TIGHT,
         );
         assert!(found.converged && found.gradient_max_abs <= 1e-10, "{found:?}");
         // |x − x*| ≤ |g| / c_min = 1e-10 / 1e-2.
         assert!(found.x.iter().enumerate().all(|(i, x)| (x - i as f64).abs() <= 1e-8), "{found:?}");
+    }
+
+    #[test]
+    fn the_inverse_hessian_solves_a_quadratic_at_once() {
+        let scales = [1e-6, 1.0, 1e6];
+        let found = minimize(
+            |x, g| {
+                (0..3).for_each(|i| g[i] = scales[i] * (x[i] - 1.0));
+                (0..3).map(|i| 0.5 * scales[i] * (x[i] - 1.0).powi(2)).sum()
+            },
+            |g| (0..3).for_each(|i| g[i] /= scales[i]),
+            vec![0.5; 3],
+            TIGHT,
+        );
+        assert_eq!((found.converged, found.iterations), (true, 1), "{found:?}");
     }
 
     #[test]
@@ -205,6 +230,7 @@ mod tests {
                 g[0] = 40.0 * (40.0 * x[0]).exp() - 40.0;
                 (40.0 * x[0]).exp() - 40.0 * x[0]
             },
+            |_| {},
             vec![-30.0],
             TIGHT,
         );
@@ -218,9 +244,9 @@ mod tests {
             g[0] = 4.0 * x[0].powi(3);
             x[0].powi(4)
         };
-        let found = minimize(quartic, vec![3.0], Limits { tolerance: 0.0, max_iterations: 3 });
+        let found = minimize(quartic, |_| {}, vec![3.0], Limits { tolerance: 0.0, max_iterations: 3 });
         assert_eq!((found.converged, found.iterations), (false, 3));
-        let found = minimize(quartic, vec![0.0], Limits { tolerance: 0.0, max_iterations: 3 });
+        let found = minimize(quartic, |_| {}, vec![0.0], Limits { tolerance: 0.0, max_iterations: 3 });
         assert_eq!((found.converged, found.iterations, found.value), (true, 0, 0.0));
     }
 }

@@ -35,6 +35,7 @@ mod ladder;
 mod lbfgs;
 mod linear_probe;
 mod matrix;
+mod preconditioner;
 mod score;
 mod softmax_regression;
 mod split;

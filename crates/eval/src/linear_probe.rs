@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::lbfgs::{Limits, Minimum, minimize};
+use crate::preconditioner::SecondMoments;
 use crate::softmax_regression::{SoftmaxRegression, Standardizer, classify};
 use crate::{FeatureBank, Score, Split, SplitError};
 
@@ -214,15 +215,16 @@ impl LinearProbe {
     /// to hold anything out.
     pub fn fit(&self, train: &FeatureBank) -> Result<LinearClassifier, LinearProbeError> {
         let n_classes = count_classes(train)?;
-        let (l2, start, held_out) = match self.config.l2[..] {
-            [l2] => (l2, None, Vec::new()),
-            _ => self.choose_l2(train, n_classes)?,
-        };
         let rows: Vec<usize> = (0..train.len()).collect();
         let standardizer = self.standardizer(train, &rows);
+        let moments = SecondMoments::of(train, &standardizer);
+        let (l2, start, held_out) = match self.config.l2[..] {
+            [l2] => (l2, None, Vec::new()),
+            _ => self.choose_l2(train, n_classes, moments.as_ref())?,
+        };
         let problem = SoftmaxRegression { bank: train, rows: &rows, standardizer: &standardizer, n_classes };
         let start = start.unwrap_or_else(|| vec![0.0; problem.n_parameters()]);
-        let minimum = self.minimize(&problem, l2, start);
+        let minimum = self.minimize(&problem, moments.as_ref(), l2, start);
 
         let mut parameters = minimum.x;
         // Softmax does not see a common shift of the biases, so the objective is the same.
@@ -248,6 +250,7 @@ impl LinearProbe {
         &self,
         train: &FeatureBank,
         n_classes: usize,
+        moments: Option<&SecondMoments>,
     ) -> Result<(f64, Option<Vec<f64>>, Vec<HeldOutFit>), LinearProbeError> {
         let Split { train: rows, test: held_out } =
             Split::stratified(train.labels(), self.config.held_out, HELD_OUT_SEED)?;
@@ -259,7 +262,7 @@ impl LinearProbe {
         let mut record = Vec::with_capacity(self.config.l2.len());
         for &l2 in &self.config.l2 {
             // From the strongest to the weakest, each fit begins at the last one's minimum, which is near.
-            let minimum = self.minimize(&problem, l2, parameters);
+            let minimum = self.minimize(&problem, moments, l2, parameters);
             let (_, predicted) = classify(train, &held_out, &standardizer, &minimum.x, n_classes);
             let accuracy = Score::tally(&predicted, &labels).top1;
             record.push(HeldOutFit { l2, accuracy, iterations: minimum.iterations, converged: minimum.converged });
@@ -271,9 +274,21 @@ impl LinearProbe {
         Ok((best_l2, best_parameters, record))
     }
 
-    fn minimize(&self, problem: &SoftmaxRegression<'_>, l2: f64, start: Vec<f64>) -> Minimum {
+    fn minimize(
+        &self,
+        problem: &SoftmaxRegression<'_>,
+        moments: Option<&SecondMoments>,
+        l2: f64,
+        start: Vec<f64>,
+    ) -> Minimum {
         let limits = Limits { tolerance: self.config.tolerance, max_iterations: self.config.max_iterations };
-        minimize(|parameters, gradient| problem.evaluate(parameters, l2, gradient), start, limits)
+        let preconditioner = moments.and_then(|moments| moments.factor(l2, problem.n_classes));
+        minimize(
+            |parameters, gradient| problem.evaluate(parameters, l2, gradient),
+            |gradient| preconditioner.iter().for_each(|p| p.apply(gradient)),
+            start,
+            limits,
+        )
     }
 
     fn standardizer(&self, train: &FeatureBank, rows: &[usize]) -> Standardizer {

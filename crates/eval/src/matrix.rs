@@ -46,6 +46,13 @@ impl<'a, T: Element> MatrixView<'a, T> {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
+    /// `n` columns from `first` on, of a row-major view.
+    pub(crate) fn columns(self, first: usize, n: usize) -> Self {
+        assert!(self.col_stride == 1 && first + n <= self.cols, "columns {first}..{} of {}", first + n, self.cols);
+        // An empty view may have no element at `first`.
+        Self { data: self.data.get(first..).unwrap_or_default(), cols: n, ..self }
+    }
+
     /// Overwrites `out` (row-major `[self.rows, other.cols]`) with the product.
     pub(crate) fn multiply_into(self, other: Self, out: &mut [T]) {
         self.gemm(other, out, false);
@@ -59,8 +66,9 @@ impl<'a, T: Element> MatrixView<'a, T> {
     fn gemm(self, other: Self, out: &mut [T], accumulate: bool) {
         assert_eq!(self.cols, other.rows, "inner extents of a matrix product");
         assert_eq!(Some(out.len()), self.rows.checked_mul(other.cols), "extent of a matrix product");
-        // SAFETY: `new` proved that `rows * cols` elements lie behind each operand, and both layouts it can take
-        // address exactly those. `out` holds `self.rows * other.cols` elements, addressed row-major, and being
+        // SAFETY: `new` proved that `rows * cols` elements lie behind each operand in row-major order; `transposed`
+        // addresses the same ones, and `columns` moved the start forward by as much as it shortened every row.
+        // `out` holds `self.rows * other.cols` elements, addressed row-major, and being
         // `&mut` it overlaps neither operand. Strides fit `isize` because a slice's length does.
         unsafe {
             gemm::gemm(
@@ -118,6 +126,17 @@ mod tests {
                 assert_eq!(value + 2.0, want[i % m * n + i / m], "{m} x {n} x {k}, transposed");
             }
         }
+    }
+
+    #[test]
+    fn columns_of_a_view_are_those_of_the_matrix() {
+        let a = numbers(4 * 6, 3);
+        let picked: Vec<f64> = a.chunks(6).flat_map(|row| &row[2..5]).copied().collect();
+        let (mut got, mut want) = (vec![0.0; 9], vec![0.0; 9]);
+        let (part, whole) = (MatrixView::new(&a, 4, 6).columns(2, 3), MatrixView::new(&picked, 4, 3));
+        part.transposed().multiply_into(part, &mut got);
+        whole.transposed().multiply_into(whole, &mut want);
+        assert_eq!(got, want);
     }
 
     #[test]

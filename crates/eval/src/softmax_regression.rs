@@ -46,7 +46,7 @@ impl Standardizer {
         Self { mean, inverse_std }
     }
 
-    fn write(&self, row: &[f32], out: &mut [f64]) {
+    pub(crate) fn write(&self, row: &[f32], out: &mut [f64]) {
         for (((out, &v), mean), scale) in out.iter_mut().zip(row).zip(&self.mean).zip(&self.inverse_std) {
             *out = (f64::from(v) - mean) * scale;
         }
