@@ -90,7 +90,7 @@ impl RunPlan {
             SourceConfig::Patterns { .. } => 0.0,
         };
         Ok(Self {
-            network: NetworkConfig { encoder: file.encoder.clone(), head: file.head.clone() },
+            network: NetworkConfig { encoder: file.encoder, head: file.head },
             objective: file.loss.init()?,
             save_every: steps("every.save", &file.every.save)?.max(1),
             loader,

@@ -126,8 +126,7 @@ fn cholesky_in_place(matrix: &mut [f32], size: usize) -> Option<()> {
         subtract_product(pivots, &finished, &finished, size, start, width);
         for i in 0..width {
             for j in 0..=i {
-                let product: f32 =
-                    (0..j).map(|k| pivots[i * size + start + k] * pivots[j * size + start + k]).sum();
+                let product: f32 = (0..j).map(|k| pivots[i * size + start + k] * pivots[j * size + start + k]).sum();
                 let value = pivots[i * size + start + j] - product;
                 pivots[i * size + start + j] = if i > j {
                     value / pivots[j * size + start + j]
@@ -164,8 +163,7 @@ fn finished_columns(rows: &[f32], n_rows: usize, size: usize, start: usize) -> V
 fn subtract_product(rows: &mut [f32], own: &[f32], pivots: &[f32], size: usize, start: usize, width: usize) {
     let n_rows = rows.len() / size;
     let mut product = vec![0.0; n_rows * width];
-    MatrixView::new(own, n_rows, start)
-        .multiply_into(MatrixView::new(pivots, width, start).transposed(), &mut product);
+    MatrixView::new(own, n_rows, start).multiply_into(MatrixView::new(pivots, width, start).transposed(), &mut product);
     for (row, product) in rows.chunks_exact_mut(size).zip(product.chunks_exact(width)) {
         row[start..start + width].iter_mut().zip(product).for_each(|(r, p)| *r -= p);
     }

@@ -107,12 +107,12 @@ pub fn run(
             let metrics = StepMetrics {
                 step: state.step,
                 epoch: state.step as f64 / per_epoch as f64,
-                loss: stepped.contrast.loss.into(),
+                loss: stepped.contrast.loss,
                 chance: job.objective.chance(n),
                 floor: job.objective.floor(n),
-                top1: stepped.contrast.top1.into(),
-                positive_similarity: stepped.contrast.positive_similarity.into(),
-                feature_std: stepped.contrast.feature_std.into(),
+                top1: stepped.contrast.top1,
+                positive_similarity: stepped.contrast.positive_similarity,
+                feature_std: stepped.contrast.feature_std,
                 lr,
                 gradient_norm: stepped.gradient_norm,
                 images_per_s: n as f64 / begun.elapsed().as_secs_f64(),
@@ -123,7 +123,7 @@ pub fn run(
 
             let stop = job.stop.load(Ordering::Relaxed);
             let last = state.step == job.schedule.total_steps();
-            if stop || last || state.step % job.save_every == 0 {
+            if stop || last || state.step.is_multiple_of(job.save_every) {
                 let metrics_bytes = sinks.iter_mut().map(|sink| sink.mark()).sum::<io::Result<u64>>()?;
                 Checkpoint::save(job.run_dir, &state, metrics_bytes)?;
             }

@@ -81,7 +81,7 @@ pub fn step(
     let n = batch.samples.len();
     let rows = z.clone().inner();
     let contrast = objective.contrast(PairedViews::new(rows.clone().narrow(0, 0, n), rows.narrow(0, n, n))?);
-    finite("the loss", contrast.stats.loss.into())?;
+    finite("the loss", contrast.stats.loss)?;
 
     let d_z = Tensor::cat(vec![contrast.d_z1, contrast.d_z2], 0); // [2N, D]
     let grads = (z * Tensor::from_inner(d_z)).sum().backward();
