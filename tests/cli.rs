@@ -63,7 +63,7 @@ fn with_pictures(train_per_class: u32, test_per_class: u32) -> TempDir {
 }
 
 /// A net that trains in moments, on any folder.
-const TINY: [&str; 10] = [
+const TINY: [&str; 12] = [
     "--preset",
     "small",
     "--set",
@@ -74,6 +74,8 @@ const TINY: [&str; 10] = [
     "data.batch_size=32",
     "--set",
     "every.save.steps=4",
+    "--set",
+    "schedule.warmup.steps=0",
 ];
 
 fn pretrain_args<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {

@@ -23,7 +23,7 @@ use crate::{
     failure::{Exit, Failure, OrExit},
     pictures::{self, Manifest, Pictures},
     run_file::{RunFile, SourceConfig},
-    run_plan::RunPlan,
+    run_plan::{RunPlan, check},
     signals::Signals,
     terminal::{TrainingBar, note, result, result_json},
 };
@@ -201,6 +201,7 @@ fn choose(args: &PretrainArgs) -> Result<(RunFile, Pictures), Failure> {
             ));
         }
         let file = RunFile::from_path(&args.input, sets).or_exit(Exit::Usage)?;
+        check(&file).or_exit(Exit::Usage)?;
         let pictures = pictures::open(&file.data.source, Split::Train)?;
         return Ok((file, pictures));
     }
@@ -211,12 +212,14 @@ fn choose(args: &PretrainArgs) -> Result<(RunFile, Pictures), Failure> {
     let (mut file, pictures) = match &args.config.preset {
         Some(preset) => {
             let file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
+            check(&file).or_exit(Exit::Usage)?;
             let pictures = pictures::open_folder(&root, &file.data.source)?;
             (file, pictures)
         }
         None => {
             // Both candidates read a folder alike; which one fits shows only in the pictures.
             let small = RunFile::from_preset("small", sets).or_exit(Exit::Usage)?;
+            check(&small).or_exit(Exit::Usage)?;
             let pictures = pictures::open_folder(&root, &small.data.source)?;
             let side = pictures.report.as_ref().map_or(0, |report| report.width.median.min(report.height.median));
             let preset = if side < LARGE_PX { "small" } else { "photos" };

@@ -110,7 +110,7 @@ pub(crate) const PRESETS: [Preset; 5] =
 #[non_exhaustive]
 pub(crate) enum RunFileError {
     /// The file cannot be read.
-    #[error("cannot read {file}: {source}")]
+    #[error("cannot read {file}")]
     Unreadable {
         /// The file.
         file: String,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use twoview_augment::AugmentError;
 use twoview_data::{Loader, LoaderConfig, LoaderError, Source};
+use twoview_eval::LinearProbeError;
 use twoview_loss::{Objective, ObjectiveError};
 use twoview_optim::{OptimizerError, Schedule, ScheduleError, SpanError};
 use twoview_pixels::Normalize;
@@ -30,22 +31,24 @@ pub(crate) struct RunPlan {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum PlanError {
-    #[error("augment: {0}")]
+    #[error("augment")]
     Augment(#[from] AugmentError),
     #[error("normalize.std: expected numbers above 0, got {0:?}")]
     Normalize([f32; 3]),
-    #[error("loss: {0}")]
+    #[error("loss")]
     Objective(#[from] ObjectiveError),
-    #[error("data: {0}")]
+    #[error("data")]
     Loader(#[from] LoaderError),
-    #[error("{key}: {source}")]
+    #[error("{key}")]
     Span { key: &'static str, source: SpanError },
-    #[error("schedule: {0}")]
+    #[error("schedule")]
     Schedule(#[from] ScheduleError),
     #[error(transparent)]
     Network(#[from] NetworkError),
-    #[error("optimizer: {0}")]
+    #[error("optimizer")]
     Optimizer(#[from] OptimizerError),
+    #[error("eval.linear")]
+    Linear(#[from] LinearProbeError),
 }
 
 /// Views are rendered ahead of the training step into a queue of this many batches.
@@ -53,6 +56,19 @@ const PREFETCH: usize = 3;
 
 /// Fewer negatives than this teach little; the run goes on, but says so.
 const FEW_PICTURES: usize = 32;
+
+/// Checks what can be checked before a picture is looked at, so that a slip costs no waiting.
+///
+/// # Errors
+/// [`PlanError`].
+pub(crate) fn check(file: &RunFile) -> Result<(), PlanError> {
+    file.augment.clone().init()?;
+    normalize(&file.normalize)?;
+    file.loss.init()?;
+    file.optimizer.init()?;
+    file.eval.linear.clone().init()?;
+    Ok(())
+}
 
 impl RunPlan {
     /// Checks `file` against `source` and builds everything but the weights.

@@ -100,9 +100,9 @@ impl<'a, T: Element> MatrixView<'a, T> {
 mod tests {
     use super::*;
 
-    fn numbers(n: usize, seed: u32) -> Vec<f64> {
+    fn numbers(n: usize, seed: usize) -> Vec<f64> {
         // Small integers: every product and sum is exact, so the comparison needs no tolerance.
-        (0..n as u32).map(|i| f64::from((i * 7 + seed * 13) % 11) - 5.0).collect()
+        (0..n).map(|i| ((i * 7 + seed * 13) % 11) as f64 - 5.0).collect()
     }
 
     #[test]

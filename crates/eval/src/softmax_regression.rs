@@ -196,9 +196,9 @@ mod tests {
         (0..n as u64).map(|i| ((i * 2_654_435_761 + salt * 40_503) % 65_536) as f64 / 32_768.0 - 1.0).collect()
     }
 
-    fn bank(rows: usize, dim: usize, n_classes: u32) -> FeatureBank {
-        let features = noise(rows * dim, 1).into_iter().map(crate::feature_bank::narrow).collect();
-        FeatureBank::new(features, dim, (0..rows as u32).map(|i| i * i % n_classes).collect()).expect("valid")
+    fn bank(rows: u32, dim: usize, n_classes: u32) -> FeatureBank {
+        let features = noise(rows as usize * dim, 1).into_iter().map(crate::feature_bank::narrow).collect();
+        FeatureBank::new(features, dim, (0..rows).map(|i| i * i % n_classes).collect()).expect("valid")
     }
 
     #[test]
@@ -221,8 +221,9 @@ mod tests {
     fn gradient_agrees_with_finite_differences() {
         // 700 rows of 600 dimensions take several blocks in each of several segments.
         for (n_rows, dim, n_classes) in [(40, 5, 3), (700, 600, 2)] {
-            let bank = bank(n_rows, dim, n_classes as u32);
-            let rows: Vec<usize> = (0..n_rows).filter(|r| r % 7 != 3).collect();
+            let bank = bank(n_rows, dim, n_classes);
+            let n_classes = n_classes as usize;
+            let rows: Vec<usize> = (0..bank.len()).filter(|r| r % 7 != 3).collect();
             let standardizer = Standardizer::fit(&bank, &rows);
             let problem = SoftmaxRegression { bank: &bank, rows: &rows, standardizer: &standardizer, n_classes };
             let parameters: Vec<f64> = noise(problem.n_parameters(), 9).iter().map(|v| 0.1 * v).collect();

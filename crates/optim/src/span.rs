@@ -55,11 +55,7 @@ impl Span {
     ///
     /// # Errors
     /// [`SpanError`] if the unit has no length here or the result cannot be counted.
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the product was checked to be a count that f64 holds exactly"
-    )]
+    #[allow(clippy::cast_possible_truncation, reason = "the product was checked to be a count that f64 holds exactly")]
     pub fn steps(&self, steps_per_epoch: u64, batch_size: u64) -> Result<u64, SpanError> {
         match *self {
             Self::Steps(steps) => Ok(steps),

@@ -16,6 +16,9 @@ struct Net {
 
 const N_PARAMETERS: usize = 7;
 
+/// What a checkpoint file holds.
+type NamedState = Vec<(String, TensorData)>;
+
 /// Deterministic numbers in `[-1, 1)`.
 fn numbers(len: usize, seed: u32) -> Vec<f32> {
     let mix = |i: u32| i.wrapping_add(seed).wrapping_mul(2_654_435_761).rotate_left(13).wrapping_mul(2_246_822_519);
@@ -208,7 +211,7 @@ fn state_that_does_not_fit_is_refused_and_changes_nothing() {
         let mut optimizer = build(&config);
         let net = run(&mut optimizer, net(&Device::flex()), 0..2, 1.0);
         let saved = optimizer.named_state();
-        let mut check = |what: &str, spoil: &dyn Fn(&mut Vec<(String, TensorData)>), want: &str| {
+        let mut check = |what: &str, spoil: &dyn Fn(&mut NamedState), want: &str| {
             let mut spoiled = saved.clone();
             spoil(&mut spoiled);
             let error = optimizer.load_named_state(&net, spoiled).expect_err(what).to_string();

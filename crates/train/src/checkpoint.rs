@@ -40,7 +40,7 @@ pub struct Checkpoint {
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The operating system refused.
-    #[error("cannot use {}: {source}", .path.display())]
+    #[error("cannot use {}", .path.display())]
     Io {
         /// The path of the failed operation.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     Tensors(#[from] SafetensorsError),
     /// The checkpoint belongs to another network.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}", .path.display())]
     Weights {
         /// The file.
         path: PathBuf,
@@ -70,7 +70,7 @@ pub enum CheckpointError {
         source: WeightsError,
     },
     /// The checkpoint belongs to another optimizer.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}", .path.display())]
     Optimizer {
         /// The file.
         path: PathBuf,

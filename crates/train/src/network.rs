@@ -31,10 +31,10 @@ pub struct NetworkConfig {
 #[non_exhaustive]
 pub enum NetworkError {
     /// The encoder's configuration.
-    #[error("encoder: {0}")]
+    #[error("encoder")]
     Encoder(#[from] EncoderError),
     /// The head's configuration.
-    #[error("head: {0}")]
+    #[error("head")]
     Head(#[from] HeadError),
 }
 

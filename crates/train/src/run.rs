@@ -68,7 +68,7 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The measurements.
-    #[error("cannot write metrics: {0}")]
+    #[error("cannot write metrics")]
     Metrics(#[from] io::Error),
 }
 

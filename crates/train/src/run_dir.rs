@@ -51,7 +51,7 @@ pub enum RunDirError {
         holder: String,
     },
     /// The operating system refused.
-    #[error("cannot use {}: {source}", .path.display())]
+    #[error("cannot use {}", .path.display())]
     Io {
         /// The path of the failed operation.
         path: PathBuf,
