@@ -155,11 +155,12 @@ fn broken_files_are_named_and_training_goes_on() {
     fs::write(class.join("empty.jpg"), b"").expect("written");
     fs::write(class.join("text.jpg"), b"this is not a picture\n").expect("written");
 
-    // Three of 103 are more than the one per cent that is taken without asking.
-    fails(dir.path(), &pretrain_args("pictures/train", "run", &[]), 3, &["max_bad_fraction"]);
+    let strict = ["--set", "data.source.max_bad_fraction=0.02"];
+    let words = ["cut.png", "--set data.source.max_bad_fraction"];
+    fails(dir.path(), &pretrain_args("pictures/train", "run", &strict), 3, &words);
     assert!(!dir.path().join("run").exists(), "nothing is left behind");
 
-    let more = ["--set", "length.steps=3", "--set", "data.source.max_bad_fraction=0.05"];
+    let more = ["--set", "length.steps=3"];
     let output = succeeds(dir.path(), &pretrain_args("pictures/train", "run", &more));
     let said = stderr(&output);
     for name in ["cut.png", "empty.jpg", "text.jpg", "3 unusable"] {
@@ -182,6 +183,7 @@ fn unusable_data_say_what_was_found() {
     let batch = ["--set", "data.batch_size=64"];
     fails(dir.path(), &pretrain_args("pictures/train", "run", &batch), 2, &["64", "20"]);
     assert!(!dir.path().join("runs").exists() && !dir.path().join("run").exists());
+    fails(dir.path(), &["data", "make", "patterns", "pictures"], 2, &["not an empty folder"]);
     // Pictures directly in the folder carry no labels, so there is nothing to evaluate against.
     let flat = dir.path().join("pictures/train/dots");
     succeeds(
@@ -200,12 +202,19 @@ fn a_wrong_configuration_names_the_key_and_the_nearest_one() {
     wrong("loss.temprature=0.2", &["temprature", "did you mean `temperature`"]);
     wrong("los.temperature=0.2", &["unknown key `los`", "did you mean `loss`"]);
     wrong("loss.temperature=-1", &["temperature", "-1"]);
-    wrong("data.batch_size=many", &["batch_size", "many"]);
+    wrong("data.batch_size=many", &["invalid type: string \"many\", expected usize"]);
+    wrong("length.epoch=2", &["unknown key `epoch`", "did you mean `epochs`"]);
+    wrong("length=2", &["`length` has keys of its own", "length.epochs"]);
+    wrong("eval.knn.k=0", &["eval.knn: expected k of at least 1"]);
+    wrong("every.save.steps=0", &["every.save: expected at least one step"]);
+    wrong("data.source.max_bad_fraction=nan", &["data.source.max_bad_fraction: expected a number from 0 to 1"]);
     wrong("encoder.arch=resnet19", &["resnet19", "resnet18"]);
     wrong("optimizer.kind=sdg", &["sdg", "did you mean `sgd`"]);
     wrong("nonsense", &["KEY=VALUE"]);
     fails(dir.path(), &["config", "show", "--preset", "smal"], 2, &["did you mean `small`"]);
-    fails(dir.path(), &["pretrain", "pictures/train", "--device", "cuda"], 2, &["cuda"]);
+    if !cfg!(feature = "cuda") {
+        fails(dir.path(), &["pretrain", "pictures/train", "--device", "cuda"], 2, &["--features cuda"]);
+    }
 
     let shown = succeeds(dir.path(), &["config", "show", "--preset", "demo"]).stdout;
     let text = String::from_utf8(shown).expect("UTF-8");
@@ -226,10 +235,40 @@ fn two_runs_never_share_a_directory() {
 #[test]
 fn pictures_that_changed_stop_a_resume() {
     let dir = with_pictures(4, 0);
-    succeeds(dir.path(), &pretrain_args("pictures/train", "run", &["--set", "length.steps=1"]));
+    succeeds(dir.path(), &pretrain_args("pictures/train", "run", &["--set", "length.steps=5"]));
+    // As if it had been killed after the checkpoint of step 4.
+    fs::remove_dir_all(dir.path().join("run/checkpoints/step-00000005")).expect("removed");
     fs::remove_file(dir.path().join("pictures/train/dots/0000.png")).expect("removed");
     fails(dir.path(), &["resume", "run"], 7, &["40 then, 39 now", "--accept-data-change"]);
     succeeds(dir.path(), &["resume", "run", "--accept-data-change"]);
+    assert_eq!(metrics(&dir.path().join("run")).len(), 5);
+    // Accepted once, they are the run's pictures; an edit that keeps name and size is a change again.
+    succeeds(dir.path(), &["resume", "run"]);
+    let picture = dir.path().join("pictures/train/dots/0001.png");
+    let other = fs::read(dir.path().join("pictures/train/dots/0002.png")).expect("a picture");
+    fs::write(&picture, other).expect("written");
+    fails(dir.path(), &["resume", "run"], 7, &["39 then, 39 now", "edited"]);
+}
+
+#[test]
+fn a_run_does_not_go_on_as_another_experiment() {
+    let dir = with_pictures(4, 0);
+    succeeds(dir.path(), &pretrain_args("pictures/train", "run", &["--set", "length.steps=2"]));
+    let config = dir.path().join("run/config.resolved.toml");
+    let text = fs::read_to_string(&config).expect("a configuration");
+    fs::write(&config, text.replace("temperature = 0.5", "temperature = 0.25")).expect("written");
+    fails(dir.path(), &["resume", "run"], 7, &["loss.temperature was 0.5 and is 0.25"]);
+    // How often it saves is not part of what it computes.
+    fs::write(&config, text.replace("steps = 4", "steps = 3")).expect("written");
+    succeeds(dir.path(), &["resume", "run"]);
+}
+
+#[test]
+fn numbers_that_are_not_finite_end_a_run_before_they_are_saved() {
+    let dir = with_pictures(4, 0);
+    let more = ["--set", "length.steps=6", "--set", "every.save.steps=1", "--set", "optimizer.lr_per_256=1e30"];
+    fails(dir.path(), &pretrain_args("pictures/train", "run", &more), 5, &["the last checkpoint is good"]);
+    assert!(!dir.path().join("run/export").exists());
 }
 
 /// What has to be equal, bit for bit, between a run that was stopped and one that was not.
@@ -322,10 +361,11 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
 #[test]
 fn the_step_benchmark_reports_what_it_promises() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let args = ["bench", "step", "--width", "4", "--batch", "8", "--image", "16", "--steps", "2", "--json"];
+    let args = ["bench", "step", "--device", "flex", "--width", "4", "--batch", "8", "--image", "16", "--steps", "2", "--json"];
     let report = json(dir.path(), &args);
     assert!(report["images_per_s"].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
     assert_eq!(report["device"], "flex");
+    fails(dir.path(), &["bench", "step", "--batch", "18446744073709551615"], 2, &["from 2 to 65536"]);
     if cfg!(target_os = "linux") {
         assert!(report["peak_rss_mib"].as_f64().is_some_and(|mib| mib > 1.0), "{report}");
     }

@@ -46,6 +46,13 @@ fn the_arrows_point_one_way() {
     }
     for a in ["pixels", "augment", "data", "kernels", "encoder", "loss", "optim", "eval", "train"] {
         assert!(!depends(&format!("twoview-{a}"), "twoview"), "{a} must not know the program");
+        let mut files = Vec::new();
+        rust_files(&root().join("crates").join(a).join("src"), &mut files);
+        for file in files {
+            let text = fs::read_to_string(&file).expect("UTF-8");
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            assert!(!code.contains("std::env::") && !code.contains("env::var"), "{} reads its environment", file.display());
+        }
         for below_cli in ["clap", "toml", "anyhow", "indicatif"] {
             let manifest = fs::read_to_string(root().join("crates").join(a).join("Cargo.toml")).expect("a manifest");
             assert!(
@@ -74,10 +81,24 @@ fn the_top_level_holds_what_the_map_says() {
         "runs",
     ]
     .into();
+    let never_committed = ["target", "runs"];
+    for name in allowed.iter().filter(|name| !never_committed.contains(name)) {
+        assert!(root().join(name).exists(), "missing at the top level: {name}");
+    }
     for entry in fs::read_dir(root()).expect("the workspace can be listed") {
         let name = entry.expect("an entry").file_name();
         let name = name.to_string_lossy();
         assert!(name.starts_with('.') || allowed.contains(&*name), "unexpected at the top level: {name}");
+    }
+}
+
+#[test]
+fn evaluation_never_sees_a_head() {
+    let mut files = Vec::new();
+    rust_files(&root().join("crates/eval/src"), &mut files);
+    for file in files {
+        let text = fs::read_to_string(&file).expect("UTF-8");
+        assert!(!text.contains("ProjectionHead"), "{} names the head", file.display());
     }
 }
 

@@ -55,8 +55,9 @@ pub(crate) struct DeviceArgs {
 /// Where the configuration comes from, on every command that has one.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
-    /// A built-in configuration to start from; without it, one is picked by the size of the pictures
-    #[arg(long, value_name = "NAME")]
+    /// The configuration to start from: small, photos, demo, demo_quick, cifar10/resnet18_w16, or a run file (.toml);
+    /// without it, small or photos is picked by the size of the pictures
+    #[arg(long, value_name = "NAME|RUNFILE")]
     pub(crate) preset: Option<String>,
     /// Change one key: --set loss.temperature=0.2 --set length.epochs=20
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -128,7 +129,7 @@ pub(crate) enum EvalCommand {
 pub(crate) struct EvalArgs {
     /// The run directory; without it, the newest one in runs/
     pub(crate) run: Option<PathBuf>,
-    /// Labelled pictures, one sub-folder for each class; without it, those of the run
+    /// Labelled pictures, one sub-folder for each of at least two classes; without it, those of the run
     #[arg(long, value_name = "DIR")]
     pub(crate) train: Option<PathBuf>,
     /// Labelled pictures to test on; without it, a fifth of the labelled pictures is held out
@@ -263,16 +264,16 @@ pub(crate) struct BenchStepArgs {
     #[arg(long, default_value = "resnet18", value_parser = parse_arch)]
     pub(crate) arch: Arch,
     /// Channels of the first stage; 64 is the standard width
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = in_range::<1, 1024>)]
     pub(crate) width: usize,
     /// Side of the square pictures, in pixels; up to 64 the CIFAR stem is used, above it the ImageNet stem
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = in_range::<1, 4096>)]
     pub(crate) image: usize,
     /// Source pictures in a batch; each gives two views
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = in_range::<2, 65536>)]
     pub(crate) batch: usize,
     /// Steps to time, after one that is not counted
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = in_range::<1, 100000>)]
     pub(crate) steps: usize,
     /// Use Burn's own operations instead of twoview's kernels
     #[arg(long)]
@@ -282,6 +283,13 @@ pub(crate) struct BenchStepArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn in_range<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(value) if (LEAST..=MOST).contains(&value) => Ok(value),
+        _ => Err(format!("expected a whole number from {LEAST} to {MOST}")),
+    }
 }
 
 fn parse_arch(text: &str) -> Result<Arch, String> {

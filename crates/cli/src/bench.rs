@@ -26,9 +26,6 @@ const CIFAR_STEM_PX: usize = 64;
 /// # Errors
 /// [`Exit::Usage`] where the sizes make no network or the device is not there.
 pub(crate) fn bench_step(args: &BenchStepArgs) -> Result<(), Failure> {
-    if args.batch < 2 || args.steps == 0 || args.image == 0 {
-        return Err(Failure::new(Exit::Usage, "expected --batch of at least 2, --steps and --image of at least 1"));
-    }
     twoview_kernels::set_enabled(!args.stock);
     let (name, device) = device::open(&args.device.device)?;
     let device = device.autodiff();

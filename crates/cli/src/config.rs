@@ -4,6 +4,7 @@ use crate::{
     args::ConfigShowArgs,
     failure::{Exit, Failure, OrExit},
     run_file::RunFile,
+    run_plan::check,
     terminal::result,
 };
 
@@ -23,6 +24,7 @@ pub(crate) fn show(args: &ConfigShowArgs) -> Result<(), Failure> {
         (None, preset) => RunFile::from_preset(preset.as_deref().unwrap_or("small"), sets),
     }
     .or_exit(Exit::Usage)?;
+    check(&file).or_exit(Exit::Usage)?;
     if args.json {
         result(&serde_json::to_string(&file).or_exit(Exit::Bug)?)
     } else {

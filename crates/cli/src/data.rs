@@ -1,11 +1,13 @@
 //! `data check` and `data make`: look at a folder of pictures, or make one.
 
+use std::fs;
+
 use serde_json::json;
-use twoview_data::{PatternFolderConfig, ScanReport, escape_path, write_pattern_folder};
+use twoview_data::{PatternFolderConfig, PatternFolderError, ScanReport, escape_path, write_pattern_folder};
 
 use crate::{
     args::{DataCheckArgs, MakePatternsArgs},
-    failure::{Exit, Failure, OrExit},
+    failure::{Exit, Failure, OrExit, at},
     pictures,
     run_file::{RunFile, SourceConfig},
     terminal::{result, result_json},
@@ -24,7 +26,7 @@ pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
     let pictures = pictures::open_folder_quietly(&args.dir, &config)?;
     let Some(report) = pictures.report else { return Err(Failure::new(Exit::Bug, "a folder has no report")) };
     if let Some(path) = &args.bad_files {
-        pictures::write_bad_files(path, &report.bad_files).or_exit(Exit::Io)?;
+        fs::write(path, pictures::bad_files_text(&report.bad_files)).map_err(at(path))?;
     }
     if args.json {
         return result(&serde_json::to_string(&report).or_exit(Exit::Bug)?);
@@ -67,11 +69,15 @@ pub(crate) fn make_patterns(args: &MakePatternsArgs) -> Result<(), Failure> {
             bad_files: args.bad,
         },
     )
-    .or_exit(Exit::Io)?;
+    .map_err(|error| {
+        let exit = if matches!(error, PatternFolderError::Write { .. }) { Exit::Io } else { Exit::Usage };
+        Failure { exit, error: error.into() }
+    })?;
     let dir = args.dir.display();
+    let bad: Vec<String> = made.bad_files.iter().map(|path| escape_path(path)).collect();
     if args.json {
         return result_json(
-            &json!({ "dir": args.dir, "train": made.train, "test": made.test, "bad_files": made.bad_files }),
+            &json!({ "dir": escape_path(&args.dir), "train": made.train, "test": made.test, "bad_files": bad }),
         );
     }
     result(&format!("made     {} training and {} test pictures in {dir}", made.train, made.test))?;

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use twoview_data::Split;
 use twoview_encoder::FrozenEncoder;
-use twoview_eval::{KnnConfig, LinearProbeConfig, Score};
+use twoview_eval::{KnnConfig, Ladder, LinearProbeConfig, Rungs, Score};
 
 use crate::{
     args::DemoArgs,
@@ -15,8 +15,8 @@ use crate::{
     pictures,
     pretrain::{begin, train},
     run_file::{RunFile, SourceConfig},
-    run_plan::RunPlan,
-    terminal::{note, result, result_json},
+    run_plan::{RunPlan, check},
+    terminal::{note, program, result, result_json},
 };
 
 /// The two measures of one kind of features.
@@ -40,6 +40,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
             *seed = new;
         }
     }
+    check(&file).or_exit(Exit::Usage)?;
     note("drawing pictures: ten kinds of two-colour patterns, told apart by nothing but the pattern");
     let pictures = pictures::open(&file.data.source, Split::Train)?;
     let test = pictures::open(&file.data.source, Split::Test)?;
@@ -84,19 +85,18 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
 
     let (run, seconds) = (trained.run_dir.path().display().to_string(), begun.elapsed().as_secs_f64());
     if args.json {
-        let rungs = |of: fn(&Measured) -> Score| -> Value {
-            json!({
-                "chance": chance,
-                "raw_pixels": of(&raw_pixels).top1,
-                "centred_pixels": of(&centred_pixels).top1,
-                "untrained": of(&untrained).top1,
-                "trained": of(&after).top1,
-                "ci95": of(&after).ci95,
-            })
+        let ladder = |score: fn(&Measured) -> Score| {
+            let rungs = Rungs {
+                raw_pixels: score(&raw_pixels),
+                centred_pixels: score(&centred_pixels),
+                untrained: score(&untrained),
+                trained: score(&after),
+            };
+            Ladder::new(chance, &rungs)
         };
         return result_json(&json!({
-            "knn": rungs(|m| m.knn),
-            "linear": rungs(|m| m.linear),
+            "knn": ladder(|measured| measured.knn),
+            "linear": ladder(|measured| measured.linear),
             "images_per_s": trained.images_per_s,
             "seconds": seconds,
             "run": run,
@@ -117,7 +117,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     result(&format!("took     {seconds:.0} s, training at {:.0} img/s", trained.images_per_s))?;
     result(&format!("run      {run}"))?;
     result(&format!("encoder  {}", trained.run_dir.exported_encoder().display()))?;
-    result("next     twoview pretrain path/to/your/pictures")
+    result(&format!("next     {} pretrain path/to/your/pictures", program()))
 }
 
 fn measure(

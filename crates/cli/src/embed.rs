@@ -1,13 +1,13 @@
 //! `embed`: the features of every picture of a folder, in its order.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use serde_json::json;
-use twoview_data::Source;
+use twoview_data::{Source, escape_path};
 use twoview_eval::extract_features;
 use twoview_train::RunDir;
 
@@ -15,7 +15,7 @@ use crate::{
     args::{EmbedArgs, EmbedFormat},
     device,
     evaluate::{look, trained_encoder},
-    failure::{Exit, Failure, OrExit},
+    failure::{Exit, Failure, OrExit, at},
     npy::write_npy,
     pictures,
     run_file::RunFile,
@@ -33,6 +33,17 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<(), Failure> {
     let encoder = trained_encoder(&run_dir, &file.encoder, &device)?;
     let source = pictures::open_folder(&args.data, &file.data.source)?.source;
     let look = look(&file)?;
+    let out = args.out.clone().unwrap_or_else(|| {
+        run_dir.path().join(match args.format {
+            EmbedFormat::Npy => "embeddings.npy",
+            EmbedFormat::Csv => "embeddings.csv",
+        })
+    });
+    let names = (args.format == EmbedFormat::Npy).then(|| out.with_extension("names.csv"));
+    // Before the work, so that a path that cannot be written costs no waiting.
+    let unfinished = Unfinished::create(&out)?;
+    let unfinished_names = names.as_deref().map(Unfinished::create).transpose()?;
+
     let counter = Counter::start("embedding", source.len());
     let rows = extract_features(source.as_ref(), &encoder, look.size_px, look.normalize, &|done, total| {
         counter.at(done, total);
@@ -41,21 +52,15 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<(), Failure> {
     counter.end();
 
     let dim = encoder.feature_dim();
-    let (name, names) = match args.format {
-        EmbedFormat::Npy => ("embeddings.npy", true),
-        EmbedFormat::Csv => ("embeddings.csv", false),
-    };
-    let out = args.out.clone().unwrap_or_else(|| run_dir.path().join(name));
-    let names = names.then(|| beside(&out));
     match args.format {
-        EmbedFormat::Npy => whole(&out, |file| write_npy(file, &rows, dim)).or_exit(Exit::Io)?,
-        EmbedFormat::Csv => whole(&out, |file| write_csv(file, source.as_ref(), &rows, dim)).or_exit(Exit::Io)?,
+        EmbedFormat::Npy => unfinished.finish(|file| write_npy(file, &rows, dim))?,
+        EmbedFormat::Csv => unfinished.finish(|file| write_csv(file, source.as_ref(), &rows, dim))?,
     }
-    if let Some(names) = &names {
-        whole(names, |file| write_csv(file, source.as_ref(), &[], 0)).or_exit(Exit::Io)?;
+    if let Some(unfinished) = unfinished_names {
+        unfinished.finish(|file| write_csv(file, source.as_ref(), &[], 0))?;
     }
     if args.json {
-        return result_json(&json!({ "pictures": source.len(), "dim": dim, "file": out, "names": names }));
+        return result_json(&json!({ "pictures": source.len(), "dim": dim, "file": escape_path(&out), "names": names.as_deref().map(escape_path) }));
     }
     result(&format!("wrote    {} pictures x {dim} features to {}", source.len(), out.display()))?;
     match names {
@@ -64,20 +69,36 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<(), Failure> {
     }
 }
 
-/// `x.npy` gets its names in `x.names.csv`.
-fn beside(out: &Path) -> PathBuf {
-    out.with_extension("names.csv")
+/// A file on its way: under another name until it is complete, removed if it never is.
+struct Unfinished {
+    file: BufWriter<File>,
+    unfinished: PathBuf,
+    path: PathBuf,
 }
 
-/// Writes a file that is complete or absent.
-fn whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".unfinished");
-    let unfinished = PathBuf::from(unfinished);
-    let mut out = BufWriter::new(File::create(&unfinished)?);
-    write(&mut out)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    std::fs::rename(&unfinished, path)
+impl Unfinished {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".unfinished");
+        let unfinished = PathBuf::from(unfinished);
+        let file = BufWriter::new(File::create(&unfinished).map_err(at(path))?);
+        Ok(Self { file, unfinished, path: path.to_owned() })
+    }
+
+    fn finish(mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), Failure> {
+        write(&mut self.file)
+            .and_then(|()| self.file.flush())
+            .and_then(|()| self.file.get_ref().sync_all())
+            .and_then(|()| fs::rename(&self.unfinished, &self.path))
+            .map_err(at(&self.path))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After the rename there is nothing under this name; before it, there is nothing worth keeping.
+        let _ = fs::remove_file(&self.unfinished);
+    }
 }
 
 /// Path, label and features of each picture; without features only the first two.

@@ -8,7 +8,7 @@ use std::{
 
 use burn::tensor::Device;
 use serde_json::{Value, json};
-use twoview_data::{Source, Split as Part};
+use twoview_data::{Source, Split as Part, escape_path};
 use twoview_encoder::{EncoderConfig, FrozenEncoder, load_named, load_safetensors};
 use twoview_eval::{FeatureBank, KnnConfig, LinearFit, LinearProbeConfig, Rungs, Score, Split};
 use twoview_pixels::Normalize;
@@ -19,7 +19,8 @@ use crate::{
     device,
     failure::{Exit, Failure, OrExit},
     pictures::{self, Pictures},
-    run_file::RunFile,
+    pretrain::no_checkpoint,
+    run_file::{RunFile, SourceConfig},
     run_plan,
     terminal::{Counter, note, result, result_json},
 };
@@ -50,6 +51,9 @@ pub(crate) struct Look {
     pub(crate) size_px: u32,
     pub(crate) normalize: Normalize,
 }
+
+/// Larger pictures say no more about their class pixel by pixel, and 224 x 224 of them fill the memory.
+const PIXELS_PX: u32 = 32;
 
 /// Held out for testing where no test pictures were given.
 const HELD_OUT: f64 = 0.2;
@@ -89,13 +93,14 @@ impl Labelled {
         Ok(Self { train: all, test: Test::HeldOut(split) })
     }
 
-    /// What the pictures themselves say, without any encoder.
+    /// What the pictures themselves say, without any encoder, at no more than [`PIXELS_PX`] pixels a side.
     ///
     /// # Errors
     /// [`Exit::Data`] where a picture cannot be read.
     pub(crate) fn pixels(&self, look: Look) -> Result<Banks, Failure> {
         self.banks("pixels", |source, counter| {
-            FeatureBank::from_pixels(source, look.size_px, &|done, total| counter.at(done, total)).or_exit(Exit::Data)
+            let side = look.size_px.min(PIXELS_PX);
+            FeatureBank::from_pixels(source, side, &|done, total| counter.at(done, total)).or_exit(Exit::Data)
         })
     }
 
@@ -155,9 +160,9 @@ impl Banks {
     /// Accuracy of the nearest neighbours.
     ///
     /// # Errors
-    /// [`Exit::Usage`] where the settings are impossible.
+    /// [`Exit::Data`] where the labels make no question.
     pub(crate) fn knn(&self, config: KnnConfig) -> Result<Score, Failure> {
-        config.init(&self.train).or_exit(Exit::Usage)?.evaluate(&self.test).or_exit(Exit::Data)
+        config.init(&self.train).or_exit(Exit::Data)?.evaluate(&self.test).or_exit(Exit::Data)
     }
 
     /// Accuracy of a linear classifier, with how it was found.
@@ -190,12 +195,16 @@ pub(crate) fn evaluate(command: &EvalCommand) -> Result<(), Failure> {
     let path = args.run.clone().map_or_else(newest_run, Ok)?;
     let run_dir = RunDir::read_only(&path).or_exit(Exit::Run)?;
     let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
-    let knn = match command {
-        EvalCommand::Knn(args) => KnnConfig {
-            k: args.k.unwrap_or(file.eval.knn.k),
-            temperature: args.temperature.unwrap_or(file.eval.knn.temperature),
-        },
-        EvalCommand::Linear(_) => file.eval.knn,
+    let measure = match command {
+        EvalCommand::Knn(args) => {
+            let config = KnnConfig {
+                k: args.k.unwrap_or(file.eval.knn.k),
+                temperature: args.temperature.unwrap_or(file.eval.knn.temperature),
+            };
+            run_plan::check_knn(config).or_exit(Exit::Usage)?;
+            Measure::Knn(config)
+        }
+        EvalCommand::Linear(_) => Measure::Linear(file.eval.linear.clone()),
     };
     let (_, device) = device::open(&args.device.device)?;
     // The encoders first: a run without a checkpoint should not make anyone wait for the pictures.
@@ -204,48 +213,53 @@ pub(crate) fn evaluate(command: &EvalCommand) -> Result<(), Failure> {
     let labelled = labelled(args, &file)?;
     let look = look(&file)?;
 
+    // One kind of features at a time: a bank of pixels can be the largest thing in memory.
     let pixels = labelled.pixels(look)?;
-    let centred = pixels.centred()?;
-    let untrained = labelled.features("untrained encoder", &untrained, look)?;
-    let trained = labelled.features("trained encoder", &trained, look)?;
-    let chance = trained.chance();
-    match command {
-        EvalCommand::Knn(_) => {
-            let scores = Rungs {
-                raw_pixels: pixels.knn(knn)?,
-                centred_pixels: centred.knn(knn)?,
-                untrained: untrained.knn(knn)?,
-                trained: trained.knn(knn)?,
-            };
-            let settings = json!({ "k": knn.k, "temperature": knn.temperature });
-            report(
-                &path,
-                args.json,
-                &format!("kNN (k {}, temperature {})", knn.k, knn.temperature),
-                settings,
-                chance,
-                &scores,
-            )
-        }
-        EvalCommand::Linear(_) => {
-            let config = &file.eval.linear;
-            let raw_pixels = pixels.linear(config)?;
-            let fits = Rungs {
-                // Standardizing takes the mean out of any features, so centred pixels would give the same fit again.
-                centred_pixels: if config.standardize { raw_pixels.clone() } else { centred.linear(config)? },
-                raw_pixels,
-                untrained: untrained.linear(config)?,
-                trained: trained.linear(config)?,
-            };
-            let fit = &fits.trained.1;
-            let settings = json!({ "l2": fit.l2, "iterations": fit.iterations, "converged": fit.converged });
-            let scores = Rungs {
-                raw_pixels: fits.raw_pixels.0,
-                centred_pixels: fits.centred_pixels.0,
-                untrained: fits.untrained.0,
-                trained: fits.trained.0,
-            };
-            report(&path, args.json, &format!("linear probe (l2 {:e})", fit.l2), settings, chance, &scores)
+    let raw_pixels = measure.of(&pixels)?;
+    let centred_pixels = match &measure {
+        // Standardizing takes the mean out of any features, so centred pixels would give the same fit again.
+        Measure::Linear(config) if config.standardize => raw_pixels.clone(),
+        _ => measure.of(&pixels.centred()?)?,
+    };
+    drop(pixels);
+    let untrained = measure.of(&labelled.features("untrained encoder", &untrained, look)?)?;
+    let features = labelled.features("trained encoder", &trained, look)?;
+    let trained = measure.of(&features)?;
+    let scores = Rungs {
+        raw_pixels: raw_pixels.0,
+        centred_pixels: centred_pixels.0,
+        untrained: untrained.0,
+        trained: trained.0,
+    };
+    let (title, settings) = match (&measure, &trained.1) {
+        (Measure::Knn(knn), _) => (
+            format!("kNN (k {}, temperature {})", knn.k, knn.temperature),
+            json!({ "k": knn.k, "temperature": knn.temperature }),
+        ),
+        (Measure::Linear(_), fit) => (
+            format!("linear probe (l2 {:e})", fit.as_ref().map_or(0.0, |fit| fit.l2)),
+            json!({
+                "l2": fit.as_ref().map(|fit| fit.l2),
+                "iterations": fit.as_ref().map(|fit| fit.iterations),
+                "converged": fit.as_ref().map(|fit| fit.converged),
+            }),
+        ),
+    };
+    report(&path, args.json, &title, settings, features.chance(), &scores)
+}
+
+/// How features are judged.
+enum Measure {
+    Knn(KnnConfig),
+    Linear(LinearProbeConfig),
+}
+
+impl Measure {
+    /// The accuracy, with how the classifier was found where one was fitted.
+    fn of(&self, banks: &Banks) -> Result<(Score, Option<LinearFit>), Failure> {
+        match self {
+            Self::Knn(config) => Ok((banks.knn(*config)?, None)),
+            Self::Linear(config) => banks.linear(config).map(|(score, fit)| (score, Some(fit))),
         }
     }
 }
@@ -267,7 +281,7 @@ fn report(
             "raw_pixels": scores.raw_pixels.top1,
             "centred_pixels": scores.centred_pixels.top1,
             "untrained": scores.untrained.top1,
-            "run": run,
+            "run": escape_path(run),
         });
         if let (Value::Object(line), Value::Object(settings)) = (&mut line, settings) {
             line.extend(settings);
@@ -312,10 +326,7 @@ pub(crate) fn trained_encoder(
     config: &EncoderConfig,
     device: &Device,
 ) -> Result<FrozenEncoder, Failure> {
-    let (checkpoint, damaged) = Checkpoint::latest(run_dir).map_err(|error| {
-        let exit = if matches!(error, twoview_train::CheckpointError::None(_)) { Exit::Run } else { Exit::Model };
-        Failure { exit, error: error.into() }
-    })?;
+    let (checkpoint, damaged) = Checkpoint::latest(run_dir).map_err(no_checkpoint)?;
     damaged.iter().for_each(|line| note(&format!("warning: damaged checkpoint passed over: {line}")));
     let fresh = config.init(0, device).or_exit(Exit::Usage)?;
     let weights = load_safetensors(&checkpoint.encoder()).or_exit(Exit::Model)?.tensors;
@@ -340,7 +351,7 @@ fn labelled(args: &EvalArgs, file: &RunFile) -> Result<Labelled, Failure> {
     if let Some(dir) = &args.test {
         return Labelled::with_test(train.source, open(dir)?.source);
     }
-    if args.train.is_none() && matches!(source, crate::run_file::SourceConfig::Patterns { .. }) {
+    if args.train.is_none() && matches!(source, SourceConfig::Patterns { .. }) {
         return Labelled::with_test(train.source, pictures::open(source, Part::Test)?.source);
     }
     note("no --test given: a fifth of the labelled pictures is held out to test on");

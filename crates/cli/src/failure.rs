@@ -1,6 +1,6 @@
 //! How the program fails: an exit code that scripts can rely on, and a message that names the remedy.
 
-use std::fmt;
+use std::{fmt, io, path::Path};
 
 /// What went wrong, as the exit code says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,14 @@ impl Failure {
 pub(crate) trait OrExit<T> {
     /// Turns the error into a [`Failure`] with this exit code.
     fn or_exit(self, exit: Exit) -> Result<T, Failure>;
+}
+
+/// Names the file in an error of the operating system, which does not.
+pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> Failure {
+    move |error| {
+        let error = anyhow::Error::from(error).context(format!("cannot use {}", path.display()));
+        Failure { exit: Exit::Io, error }
+    }
 }
 
 impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {

@@ -23,15 +23,21 @@ mod run_plan;
 mod signals;
 mod terminal;
 
-use std::process::ExitCode;
+use std::{panic, process::ExitCode};
 
 use clap::Parser;
 
 use args::{BenchCommand, Cli, Command, ConfigCommand, DataCommand, DataMakeCommand};
 use failure::{Exit, Failure};
 
+// A training step allocates the same large buffers again and again. The system's allocator returns each to the kernel and
+// faults it back in, page by page.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    // A panic is a bug of ours; by then the panic hook has said where.
+    match panic::catch_unwind(|| run(&Cli::parse())).unwrap_or_else(|_| Err(Failure::new(Exit::Bug, BUG))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let said_as = if matches!(failure.exit, Exit::Interrupted | Exit::Terminated) { "" } else { "error: " };
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
         }
     }
 }
+
+const BUG: &str = "this is a bug in twoview; please report the lines above with the command";
 
 fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {

@@ -1,15 +1,11 @@
 //! From a source's configuration to pictures, with what was found said aloud.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write},
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use twoview_data::{
-    BadFile, FolderConfig, FolderSource, PatternsConfig, PatternsSource, ScanReport, Source, Split, escape_path,
+    BadFile, FolderConfig, FolderError, FolderSource, PatternsConfig, PatternsSource, ScanReport, Source, Split, escape_path,
 };
 use twoview_pixels::DecodeLimits;
 
@@ -27,13 +23,23 @@ pub(crate) struct Pictures {
     pub(crate) manifest: Manifest,
 }
 
-/// What identifies a run's pictures, kept in its `manifest.json`.
+/// What identifies a set of pictures.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Manifest {
     pub(crate) pictures: usize,
     pub(crate) classes: Vec<String>,
-    /// Changes when a picture is added, removed, renamed or resized.
+    /// Changes when a picture is added, removed, renamed or edited.
     pub(crate) fingerprint: String,
+}
+
+/// What a run is, kept in its `manifest.json` so that it cannot go on as another one by mistake.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct RunManifest {
+    /// Version of the program that began it.
+    pub(crate) twoview: String,
+    pub(crate) data: Manifest,
+    /// [`RunFile::experiment`](crate::run_file::RunFile::experiment) when it began.
+    pub(crate) experiment: serde_json::Value,
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -45,7 +51,9 @@ const MIB: u64 = 1024 * 1024;
 pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Failure> {
     match config {
         SourceConfig::Folder { root: None, .. } => {
-            Err(Failure::new(Exit::Usage, "data.source.root: no folder of pictures was given"))
+            let message = "data.source.root: no folder of pictures was given; write root = \"path/to/pictures\" there, or run \
+                           `twoview pretrain path/to/pictures --preset RUNFILE`";
+            Err(Failure::new(Exit::Usage, message))
         }
         SourceConfig::Folder { root: Some(root), .. } => open_folder(root, config),
         SourceConfig::Patterns { seed, train_per_class, test_per_class } => {
@@ -90,11 +98,23 @@ pub(crate) fn open_folder(root: &Path, config: &SourceConfig) -> Result<Pictures
 pub(crate) fn open_folder_quietly(root: &Path, config: &SourceConfig) -> Result<Pictures, Failure> {
     let config = folder_config(config);
     let counter = Counter::start("reading pictures", 0);
-    let opened = FolderSource::open(root, &config, &|done, total| counter.at(done, total));
-    let source = match opened {
-        Ok(source) => source,
-        Err(error) => return Err(error).or_exit(Exit::Data),
-    };
+    let source = FolderSource::open(root, &config, &|done, total| counter.at(done, total)).map_err(|error| {
+        let remedy = match &error {
+            FolderError::TooManyBad { bad_files, .. } => {
+                say_bad(bad_files);
+                Some("mend or remove them, or raise the limit with --set data.source.max_bad_fraction=SHARE")
+            }
+            FolderError::NoGoodPicture { bad_files, .. } => {
+                say_bad(bad_files);
+                None
+            }
+            _ => None,
+        };
+        match remedy {
+            Some(remedy) => Failure::new(Exit::Data, format!("{error}; {remedy}")),
+            None => Failure { exit: Exit::Data, error: error.into() },
+        }
+    })?;
     counter.end();
     let report = source.report().clone();
     let manifest = Manifest {
@@ -109,12 +129,13 @@ pub(crate) fn open_folder_quietly(root: &Path, config: &SourceConfig) -> Result<
 fn folder_config(config: &SourceConfig) -> FolderConfig {
     match config {
         SourceConfig::Folder { max_bad_fraction, max_file_mib, max_megapixels, cache_mib, .. } => FolderConfig {
-            limits: DecodeLimits { max_file_bytes: max_file_mib * MIB, max_pixels: max_megapixels * 1_000_000 },
+            limits: DecodeLimits { max_file_bytes: max_file_mib.saturating_mul(MIB),
+                max_pixels: max_megapixels.saturating_mul(1_000_000), },
             cache_mib: *cache_mib,
             max_bad_fraction: *max_bad_fraction,
         },
         SourceConfig::Patterns { .. } => {
-            FolderConfig { limits: DecodeLimits::STANDARD, cache_mib: 512, max_bad_fraction: 0.01 }
+            FolderConfig { limits: DecodeLimits::STANDARD, cache_mib: 512, max_bad_fraction: 0.2 }
         }
     }
 }
@@ -130,15 +151,7 @@ fn say_bad(bad: &[BadFile]) {
     }
 }
 
-/// Writes one line of JSON for each unusable file.
-///
-/// # Errors
-/// Where the file cannot be written.
-pub(crate) fn write_bad_files(path: &Path, bad: &[BadFile]) -> io::Result<()> {
-    let mut out = BufWriter::new(File::create(path)?);
-    for file in bad {
-        serde_json::to_writer(&mut out, file)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
+/// One line of JSON for each unusable file.
+pub(crate) fn bad_files_text(bad: &[BadFile]) -> String {
+    bad.iter().map(|file| json!({ "path": escape_path(&file.path), "reason": file.reason }).to_string() + "\n").collect()
 }

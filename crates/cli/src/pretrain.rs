@@ -2,15 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     io::{self, Write},
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use burn::tensor::Device;
-use serde_json::json;
-use twoview_data::{Replaced, Split, escape_path};
+use serde_json::{Value, json};
+use twoview_data::{LoadError, Replaced, Split, escape_path};
 use twoview_encoder::{named_tensors, save_safetensors};
 use twoview_train::{
     Checkpoint, CheckpointError, Ended, Job, JsonLines, MetricSink, RunDir, RunDirError, StepError, StepMetrics,
@@ -20,12 +20,12 @@ use twoview_train::{
 use crate::{
     args::{PretrainArgs, ResumeArgs},
     device,
-    failure::{Exit, Failure, OrExit},
-    pictures::{self, Manifest, Pictures},
+    failure::{Exit, Failure, OrExit, at},
+    pictures::{self, Manifest, Pictures, RunManifest},
     run_file::{RunFile, SourceConfig},
     run_plan::{RunPlan, check},
     signals::Signals,
-    terminal::{TrainingBar, note, result, result_json},
+    terminal::{TrainingBar, note, program, quoted, result, result_json},
 };
 
 /// What a finished run leaves behind, for whoever goes on with it.
@@ -59,11 +59,13 @@ pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
     let (_, device) = device::open(&args.device.device)?;
-    let run_dir = RunDir::open(&args.run).or_exit(Exit::Run)?;
+    let run_dir = RunDir::open(&args.run).map_err(no_run_dir)?;
     let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
+    check(&file).or_exit(Exit::Usage)?;
+    let manifest = same_experiment(&run_dir, &file)?;
     let pictures = pictures::open(&file.data.source, Split::Train)?;
-    check_same_data(&run_dir, &pictures.manifest, args.accept_data_change)?;
-    let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
+    same_data(&run_dir, manifest, pictures.manifest, args.accept_data_change)?;
+    let plan = RunPlan::new(&file, pictures.source).or_exit(Exit::Usage)?;
     let fresh = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
     let (state, metrics_bytes) = match Checkpoint::latest(&run_dir) {
         Ok((checkpoint, damaged)) => {
@@ -71,7 +73,7 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
             (checkpoint.load(fresh).or_exit(Exit::Model)?, checkpoint.metrics_bytes())
         }
         Err(CheckpointError::None(_)) => (fresh, 0),
-        Err(error) => return Err(error).or_exit(Exit::Model),
+        Err(error) => return Err(no_checkpoint(error)),
     };
     note(&format!("resuming after step {} of {}", state.step, plan.schedule.total_steps()));
     let trained = train(&plan, run_dir, state, &device, metrics_bytes)?;
@@ -83,21 +85,37 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
 /// # Errors
 /// [`Exit::Run`] where the directory is taken, [`Exit::Io`] where it cannot be written.
 pub(crate) fn begin(out: Option<&Path>, name: &str, file: &RunFile, pictures: &Pictures) -> Result<RunDir, Failure> {
-    let made = match out {
+    // TOML is text: this fails for a folder whose name is not, and before anything is made.
+    let resolved = file.to_toml().or_exit(Exit::Usage)?;
+    let manifest = RunManifest {
+        twoview: env!("CARGO_PKG_VERSION").to_owned(),
+        data: pictures.manifest.clone(),
+        experiment: file.experiment().or_exit(Exit::Bug)?,
+    };
+    let manifest = serde_json::to_string_pretty(&manifest).or_exit(Exit::Bug)?;
+    let bad = pictures.report.as_ref().map(|report| report.bad_files.as_slice()).unwrap_or_default();
+    let run_dir = match out {
         Some(path) => RunDir::create(path),
         None => RunDir::create_next(Path::new("runs"), name),
-    };
-    let run_dir = made.map_err(|error| {
-        let exit = if matches!(error, RunDirError::Io { .. }) { Exit::Io } else { Exit::Run };
-        Failure { exit, error: error.into() }
-    })?;
-    let resolved = file.to_toml().or_exit(Exit::Bug)?;
-    fs::write(run_dir.config(), resolved).or_exit(Exit::Io)?;
-    let manifest = serde_json::to_vec_pretty(&pictures.manifest).or_exit(Exit::Bug)?;
-    fs::write(run_dir.manifest(), manifest).or_exit(Exit::Io)?;
-    let bad = pictures.report.as_ref().map(|report| report.bad_files.as_slice()).unwrap_or_default();
-    pictures::write_bad_files(&run_dir.bad_files(), bad).or_exit(Exit::Io)?;
+    }
+    .map_err(no_run_dir)?;
+    run_dir.begin(&resolved, &manifest, &pictures::bad_files_text(bad)).map_err(no_run_dir)?;
     Ok(run_dir)
+}
+
+fn no_run_dir(error: RunDirError) -> Failure {
+    let exit = if matches!(error, RunDirError::Io { .. }) { Exit::Io } else { Exit::Run };
+    Failure { exit, error: error.into() }
+}
+
+/// The exit code of a checkpoint that cannot be had.
+pub(crate) fn no_checkpoint(error: CheckpointError) -> Failure {
+    let exit = match &error {
+        CheckpointError::Io { .. } => Exit::Io,
+        CheckpointError::None(_) => Exit::Run,
+        _ => Exit::Model,
+    };
+    Failure { exit, error: error.into() }
 }
 
 /// Trains from `state` to the end of the plan, showing progress, and exports the encoder.
@@ -115,7 +133,7 @@ pub(crate) fn train(
     let signals = Signals::listen().or_exit(Exit::Bug)?;
     let total = plan.schedule.total_steps();
     let before = state.step;
-    let mut log = JsonLines::open(&run_dir.metrics(), metrics_bytes).or_exit(Exit::Io)?;
+    let mut log = JsonLines::open(&run_dir.metrics(), metrics_bytes).map_err(at(&run_dir.metrics()))?;
     let mut bar = TrainingBar::start(total, before);
     let mut replaced = ReplacedLog { path: run_dir.bad_files() };
     let mut last = Last(None);
@@ -135,7 +153,7 @@ pub(crate) fn train(
         &mut [&mut log, &mut bar, &mut replaced, &mut last],
     );
     bar.end();
-    let resume = format!("twoview resume {}", run_dir.path().display());
+    let resume = format!("{} resume {}", program(), quoted(run_dir.path()));
     let (state, ended) = ended.map_err(|error| {
         let exit = exit_of(&error);
         let error = anyhow::Error::from(error);
@@ -151,7 +169,7 @@ pub(crate) fn train(
     let pictures = (state.step - before) as f64 * plan.loader.batch_size() as f64;
     let exported = run_dir.exported_encoder();
     if let Some(folder) = exported.parent() {
-        fs::create_dir_all(folder).or_exit(Exit::Io)?;
+        fs::create_dir_all(folder).map_err(at(folder))?;
     }
     let metadata = BTreeMap::from([
         // What Python's loaders look for.
@@ -163,7 +181,7 @@ pub(crate) fn train(
 }
 
 fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
-    let run = trained.run_dir.path().display().to_string();
+    let run = escape_path(trained.run_dir.path());
     if json {
         let last = trained.last.as_ref();
         return result_json(&json!({
@@ -173,7 +191,7 @@ fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
             "chance": last.map(|m| m.chance),
             "images_per_s": trained.images_per_s,
             "seconds": trained.seconds,
-            "encoder": trained.run_dir.exported_encoder(),
+            "encoder": escape_path(&trained.run_dir.exported_encoder()),
         }));
     }
     if let Some(m) = &trained.last {
@@ -184,7 +202,7 @@ fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
     }
     result(&format!("run      {run}"))?;
     result(&format!("encoder  {}", trained.run_dir.exported_encoder().display()))?;
-    result(&format!("next     twoview eval knn {run}"))
+    result(&format!("next     {} eval knn {}", program(), quoted(trained.run_dir.path())))
 }
 
 /// The run file a command line asks for, with its pictures.
@@ -200,15 +218,16 @@ fn choose(args: &PretrainArgs) -> Result<(RunFile, Pictures), Failure> {
                 ),
             ));
         }
-        let file = RunFile::from_path(&args.input, sets).or_exit(Exit::Usage)?;
+        let mut file = RunFile::from_path(&args.input, sets).or_exit(Exit::Usage)?;
         check(&file).or_exit(Exit::Usage)?;
+        if let SourceConfig::Folder { root: Some(root), .. } = &mut file.data.source {
+            // The run must find its pictures from wherever it is resumed.
+            *root = fs::canonicalize(&*root).map_err(|error| no_folder(root, &error))?;
+        }
         let pictures = pictures::open(&file.data.source, Split::Train)?;
         return Ok((file, pictures));
     }
-    let root = fs::canonicalize(&args.input).map_err(|source| {
-        let message = format!("cannot use {} as a folder of pictures: {source}", args.input.display());
-        Failure::new(Exit::Data, message)
-    })?;
+    let root = fs::canonicalize(&args.input).map_err(|error| no_folder(&args.input, &error))?;
     let (mut file, pictures) = match &args.config.preset {
         Some(preset) => {
             let file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
@@ -246,6 +265,10 @@ fn choose(args: &PretrainArgs) -> Result<(RunFile, Pictures), Failure> {
     Ok((file, pictures))
 }
 
+fn no_folder(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::Data, format!("cannot use {} as a folder of pictures: {error}", path.display()))
+}
+
 /// Pictures at least this large are treated as photographs.
 const LARGE_PX: u32 = 64;
 
@@ -255,33 +278,70 @@ fn stem(input: &Path) -> String {
     absolute.file_stem().map_or_else(|| "run".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
-fn check_same_data(run_dir: &RunDir, now: &Manifest, accept: bool) -> Result<(), Failure> {
+/// Refuses to go on with another experiment than the one that was begun, as an edited configuration would.
+fn same_experiment(run_dir: &RunDir, file: &RunFile) -> Result<RunManifest, Failure> {
     let path = run_dir.manifest();
-    let text = fs::read_to_string(&path)
-        .map_err(|error| Failure::new(Exit::Run, format!("cannot read {}: {error}", path.display())))?;
-    let then: Manifest =
-        serde_json::from_str(&text).map_err(|error| Failure::new(Exit::Run, format!("{}: {error}", path.display())))?;
-    if then == *now {
+    let unreadable = |error: &dyn fmt::Display| Failure::new(Exit::Run, format!("{}: {error}", path.display()));
+    let text = fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
+    let manifest: RunManifest = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
+    let mut changed = Vec::new();
+    changes(&manifest.experiment, &file.experiment().or_exit(Exit::Bug)?, "", &mut changed);
+    if changed.is_empty() {
+        return Ok(manifest);
+    }
+    Err(Failure::new(
+        Exit::Run,
+        format!(
+            "{} was edited since the run began: {}; undo that, or begin a new run with `twoview pretrain`",
+            run_dir.config().display(),
+            changed.join("; ")
+        ),
+    ))
+}
+
+/// Lists the keys below `path` in which two configurations differ, with both values.
+fn changes(then: &Value, now: &Value, path: &str, changed: &mut Vec<String>) {
+    match (then, now) {
+        (Value::Object(then), Value::Object(now)) => {
+            for key in then.keys().chain(now.keys().filter(|key| !then.contains_key(*key))) {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                changes(then.get(key).unwrap_or(&Value::Null), now.get(key).unwrap_or(&Value::Null), &path, changed);
+            }
+        }
+        _ if then == now => {}
+        _ => changed.push(format!("{path} was {then} and is {now}")),
+    }
+}
+
+fn same_data(run_dir: &RunDir, manifest: RunManifest, now: Manifest, accept: bool) -> Result<(), Failure> {
+    let then = &manifest.data;
+    if *then == now {
         return Ok(());
     }
     let what = format!(
         "the pictures are not those the run began with: {} then, {} now{}",
         then.pictures,
         now.pictures,
-        if then.pictures == now.pictures { ", of which some were renamed or changed" } else { "" }
+        if then.pictures == now.pictures { ", of which some were renamed or edited" } else { "" }
     );
-    if accept {
-        note(&format!("warning: {what}; going on, but not as a run that was never stopped would"));
-        return Ok(());
+    if !accept {
+        let remedy = "put them back, or go on regardless with --accept-data-change";
+        return Err(Failure::new(Exit::Run, format!("{what}; {remedy}")));
     }
-    Err(Failure::new(Exit::Run, format!("{what}; put them back, or go on regardless with --accept-data-change")))
+    note(&format!("warning: {what}; going on, but not as a run that was never stopped would"));
+    let manifest = RunManifest { data: now, ..manifest };
+    run_dir.replace_manifest(&serde_json::to_string_pretty(&manifest).or_exit(Exit::Bug)?).map_err(no_run_dir)
 }
 
 fn exit_of(error: &TrainError) -> Exit {
     match error {
+        TrainError::Load(LoadError::Panicked { .. }) => Exit::Bug,
+        TrainError::Load(LoadError::Threads { .. }) => Exit::Io,
         TrainError::Load(_) | TrainError::TooManyBad { .. } => Exit::Data,
-        TrainError::Step(StepError::NonFinite { .. }) => Exit::NonFinite,
-        TrainError::Checkpoint(_) | TrainError::Metrics(_) => Exit::Io,
+        TrainError::Step(StepError::NonFinite { .. }) | TrainError::Checkpoint(CheckpointError::NonFinite { .. }) => {
+            Exit::NonFinite
+        }
+        TrainError::Checkpoint(_) | TrainError::Metrics { .. } => Exit::Io,
         _ => Exit::Bug,
     }
 }

@@ -3,13 +3,14 @@
 use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use twoview_augment::AugmentConfig;
 use twoview_encoder::{EncoderConfig, HeadConfig};
 use twoview_eval::{KnnConfig, LinearProbeConfig};
 use twoview_loss::ObjectiveConfig;
 use twoview_optim::{OptimizerConfig, ScheduleConfig, Span};
 
-/// Everything that decides what a run does. Whatever can change a result is written out: nothing has a default.
+/// Everything that decides what a run does. Whatever can change a result is written out in every preset.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunFile {
@@ -140,11 +141,14 @@ fn preset_names() -> String {
 }
 
 impl RunFile {
-    /// A built-in configuration, changed by `sets`.
+    /// A built-in configuration, or the one in a file if the name ends in `.toml`, changed by `sets`.
     ///
     /// # Errors
     /// [`RunFileError`].
     pub(crate) fn from_preset(name: &str, sets: &[String]) -> Result<Self, RunFileError> {
+        if name.ends_with(".toml") {
+            return Self::from_path(Path::new(name), sets);
+        }
         let preset = PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| RunFileError::NoSuchPreset {
             got: name.to_owned(),
             hint: did_you_mean(name, PRESETS.iter().map(|preset| preset.name)),
@@ -170,14 +174,39 @@ impl RunFile {
             return Ok(unchanged);
         }
         let mut table: toml::Table = parse_toml(file, text)?;
+        let mut at_fault = None;
         for set in sets {
             apply(&mut table, set)?;
+            // Several changes may only make sense together, so the first one that breaks the whole is remembered, and
+            // forgotten if a later one mends it.
+            let changed: Result<Self, toml::de::Error> = toml::Value::Table(table.clone()).try_into();
+            match changed {
+                Ok(_) => at_fault = None,
+                Err(error) => at_fault = at_fault.or(Some((set, error))),
+            }
         }
-        let all = sets.iter().map(|set| format!("--set {set}")).collect::<Vec<_>>().join(" ");
-        let message = |error: toml::de::Error| with_hint(error.to_string().trim_end().replace('\n', " "));
+        if let Some((set, error)) = at_fault {
+            let message = with_hint(error.to_string().trim_end().replace('\n', " "));
+            return Err(RunFileError::Invalid { file: format!("--set {set}"), message });
+        }
         toml::Value::Table(table)
             .try_into()
-            .map_err(|error| RunFileError::Invalid { file: all, message: message(error) })
+            .map_err(|error| RunFileError::Invalid { file: file.to_owned(), message: error.to_string() })
+    }
+
+    /// The part that decides the results, without what is merely operational: two runs with the same one, on the same
+    /// pictures, are the same run.
+    ///
+    /// # Errors
+    /// None known; the serializer's.
+    pub(crate) fn experiment(&self) -> Result<Value, serde_json::Error> {
+        let mut whole = serde_json::to_value(self)?;
+        for operational in ["/every", "/eval", "/data/workers", "/data/source/cache_mib", "/data/source/root"] {
+            if let Some(value) = whole.pointer_mut(operational) {
+                *value = Value::Null;
+            }
+        }
+        Ok(whole)
     }
 
     /// The configuration as TOML that [`RunFile::from_path`] reads back to the same value.
@@ -227,6 +256,15 @@ fn apply(table: &mut toml::Table, set: &str) -> Result<(), RunFileError> {
     }
     if SPAN_KEYS.contains(&last) {
         at.retain(|key, _| !SPAN_KEYS.contains(&key));
+    } else if at.keys().any(|key| SPAN_KEYS.contains(&key.as_str())) {
+        let hint = did_you_mean(last, SPAN_KEYS.into_iter());
+        return Err(invalid(format!("unknown key `{last}`, expected one of {}{hint}", SPAN_KEYS.join(", "))));
+    }
+    if let Some(toml::Value::Table(inner)) = at.get(last)
+        && !value.is_table()
+    {
+        let keys: Vec<String> = inner.keys().map(|inner| format!("{key}.{inner}")).collect();
+        return Err(invalid(format!("`{key}` has keys of its own: expected one of {}, or a table", keys.join(", "))));
     }
     at.insert(last.to_owned(), value);
     Ok(())

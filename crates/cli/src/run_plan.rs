@@ -1,11 +1,11 @@
 //! A run file after every check: values that can no longer be wrong.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use burn::tensor::Device;
 use twoview_augment::AugmentError;
 use twoview_data::{Loader, LoaderConfig, LoaderError, Source};
-use twoview_eval::LinearProbeError;
+use twoview_eval::{KnnConfig, LinearProbeError};
 use twoview_loss::{Objective, ObjectiveError};
 use twoview_optim::{OptimizerError, Schedule, ScheduleError, SpanError};
 use twoview_pixels::Normalize;
@@ -33,8 +33,8 @@ pub(crate) struct RunPlan {
 pub(crate) enum PlanError {
     #[error("augment")]
     Augment(#[from] AugmentError),
-    #[error("normalize.std: expected numbers above 0, got {0:?}")]
-    Normalize([f32; 3]),
+    #[error("normalize: expected a finite mean and std above 0, got mean = {mean:?}, std = {std:?}")]
+    Normalize { mean: [f32; 3], std: [f32; 3] },
     #[error("loss")]
     Objective(#[from] ObjectiveError),
     #[error("data")]
@@ -49,6 +49,12 @@ pub(crate) enum PlanError {
     Optimizer(#[from] OptimizerError),
     #[error("eval.linear")]
     Linear(#[from] LinearProbeError),
+    #[error("eval.knn: expected k of at least 1 and a temperature above 0, got k = {}, temperature = {}", .0.k, .0.temperature)]
+    Knn(KnnConfig),
+    #[error("data.source.max_bad_fraction: expected a number from 0 to 1, got {0}")]
+    BadFraction(f64),
+    #[error("every.save: expected at least one step between checkpoints, got none")]
+    SaveSpan,
 }
 
 /// Views are rendered ahead of the training step into a queue of this many batches.
@@ -67,7 +73,25 @@ pub(crate) fn check(file: &RunFile) -> Result<(), PlanError> {
     file.loss.init()?;
     file.optimizer.init()?;
     file.eval.linear.clone().init()?;
-    Ok(())
+    check_knn(file.eval.knn)?;
+    match file.data.source {
+        SourceConfig::Folder { max_bad_fraction, .. } if !(0.0..=1.0).contains(&max_bad_fraction) => {
+            Err(PlanError::BadFraction(max_bad_fraction))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks the settings of the nearest neighbours, which otherwise show only when there are features to search.
+///
+/// # Errors
+/// [`PlanError::Knn`].
+pub(crate) fn check_knn(config: KnnConfig) -> Result<(), PlanError> {
+    if config.k >= 1 && config.temperature > 0.0 && config.temperature.is_finite() {
+        Ok(())
+    } else {
+        Err(PlanError::Knn(config))
+    }
 }
 
 impl RunPlan {
@@ -108,7 +132,7 @@ impl RunPlan {
         Ok(Self {
             network: NetworkConfig { encoder: file.encoder, head: file.head },
             objective: file.loss.init()?,
-            save_every: steps("every.save", &file.every.save)?.max(1),
+            save_every: NonZeroU64::new(steps("every.save", &file.every.save)?).ok_or(PlanError::SaveSpan)?.get(),
             loader,
             schedule,
             max_bad_fraction,
@@ -132,6 +156,6 @@ pub(crate) fn normalize(config: &NormalizeConfig) -> Result<Normalize, PlanError
     if config.std.iter().all(|std| *std > 0.0 && std.is_finite()) && config.mean.iter().all(|mean| mean.is_finite()) {
         Ok(Normalize { mean: config.mean, std: config.std })
     } else {
-        Err(PlanError::Normalize(config.std))
+        Err(PlanError::Normalize { mean: config.mean, std: config.std })
     }
 }

@@ -15,7 +15,7 @@ use signal_hook::{
 
 use crate::failure::Exit;
 
-/// Remembers the first interrupt.
+/// Remembers the first interrupt for as long as it lives. After that, and at a second one, an interrupt ends the program.
 #[derive(Debug)]
 pub(crate) struct Signals {
     /// Set by the first interrupt of either kind.
@@ -42,5 +42,12 @@ impl Signals {
     /// The exit code that tells which signal it was.
     pub(crate) fn exit(&self) -> Exit {
         if self.terminated.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // The handlers stay; with the flag set they take the next signal for a second one.
+        self.stop.store(true, Ordering::Relaxed);
     }
 }

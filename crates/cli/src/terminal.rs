@@ -1,7 +1,9 @@
 //! The only place that writes to the terminal: results to stdout, everything else to stderr.
 
 use std::{
+    env,
     io::{self, IsTerminal, Write},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -34,6 +36,18 @@ pub(crate) fn result_json(value: &serde_json::Value) -> Result<(), Failure> {
 pub(crate) fn note(line: &str) {
     // Nothing can be said about a stderr that does not work.
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// How this program was called, for commands to copy: its path, or its name where that was enough.
+pub(crate) fn program() -> String {
+    env::args().next().map_or_else(|| "twoview".to_owned(), |name| quoted(Path::new(&name)))
+}
+
+/// A path as a shell reads it back.
+pub(crate) fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !path.is_empty() && path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 /// A bar that counts things on a terminal; without a terminal, a line at the start and at the end.
@@ -138,4 +152,16 @@ fn bar(total: u64, template: &str) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_the_shell() {
+        assert_eq!(quoted(Path::new("runs/a-1.b")), "runs/a-1.b");
+        assert_eq!(quoted(Path::new("my pictures")), "'my pictures'");
+        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
+    }
 }

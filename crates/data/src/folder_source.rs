@@ -406,6 +406,7 @@ fn write_report(
         identity.extend((key.len() as u64).to_le_bytes());
         identity.extend(key);
         identity.extend(scan.bytes.to_le_bytes());
+        identity.extend(scan.content.to_le_bytes());
     }
     ScanReport {
         root: root.to_owned(),

@@ -63,4 +63,6 @@ pub use pattern_folder::{PatternFolder, PatternFolderConfig, PatternFolderError,
 pub use patterns::{PatternsConfig, PatternsError, PatternsSource, Split};
 pub use scan_report::{BadFile, ClassCount, ScanReport, SizeRange};
 pub use source::{Problem, SampleError, Source};
+/// How pixels become numbers, named here because [`image_batches`] and [`Loader`] take one.
+pub use twoview_pixels::Normalize;
 pub use view_batch::{Replaced, ViewBatch};

@@ -42,7 +42,7 @@ pub struct ScanReport {
     pub hidden: usize,
     /// Files, folders and links passed over because they lead to something already reached.
     pub repeated: usize,
-    /// Name of this set of pictures: a hash over relative path and size of every usable file in their order.
+    /// Name of this set of pictures: a hash over relative path, size and content of every usable file in their order.
     pub fingerprint: Fingerprint,
     /// Remarks a person should read, such as a class without pictures.
     pub notes: Vec<String>,

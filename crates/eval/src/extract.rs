@@ -4,9 +4,8 @@
 
 use burn::tensor::{DataError, Tensor, TensorData};
 use thiserror::Error;
-use twoview_data::{LoaderError, SampleError, Source, image_batches};
+use twoview_data::{LoaderError, Normalize, SampleError, Source, image_batches};
 use twoview_encoder::FrozenEncoder;
-use twoview_pixels::Normalize;
 
 use crate::{FeatureBank, FeatureBankError};
 
@@ -53,9 +52,8 @@ pub enum ExtractError {
 /// # Example
 /// ```
 /// use burn::tensor::Device;
-/// use twoview_data::{PatternsConfig, PatternsSource, Split};
+/// use twoview_data::{Normalize, PatternsConfig, PatternsSource, Split};
 /// use twoview_encoder::{Arch, EncoderConfig, FrozenEncoder, Stem};
-/// use twoview_pixels::Normalize;
 ///
 /// let pictures = PatternsSource::new(PatternsConfig { seed: 0, split: Split::Test, per_class: 1 })?;
 /// let config = EncoderConfig { arch: Arch::Resnet18, stem: Stem::Cifar, width: 2 };

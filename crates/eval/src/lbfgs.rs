@@ -175,7 +175,7 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
 }
 
 fn max_abs(values: &[f64]) -> f64 {
-    values.iter().fold(0.0, |largest, v| if v.abs() <= largest { largest } else { v.abs() })
+    values.iter().fold(0.0, |largest: f64, v| if largest.is_nan() || v.abs() <= largest { largest } else { v.abs() })
 }
 
 #[cfg(test)]

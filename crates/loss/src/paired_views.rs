@@ -4,13 +4,16 @@
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-/// Row norms below this count as this: a zero row becomes a zero row, never a NaN.
+/// Row norms below this count as this: a zero row stays a zero row and is never a NaN.
 const NORM_FLOOR: f32 = 1e-12;
 
 /// The embeddings of two views of the same N images: row `i` of `z1` and row `i` of `z2` are partners.
 ///
 /// # Shapes
 /// - `z1`, `z2`: `[N, D]` with `N ≥ 2`, raw projections; the objectives normalize the rows, `u = z / max(‖z‖, 1e-12)`
+///
+/// A row below that floor has no direction and gets no gradient. The derivative of the formula there is 1e12 times
+/// that of a unit row, mostly rounding noise, and one step along it would wreck the weights.
 ///
 /// Losses are computed in f32 whatever the float type of the tensors, and gradients come back in that type.
 #[derive(Clone, Debug)]
@@ -124,10 +127,12 @@ impl PairedViews {
         let scaled = z / largest.clone();
         let squares = scaled.clone().square().sum_dim(1); // [2N, 1]
         let least = largest.clone().recip().mul_scalar(NORM_FLOOR).square(); // [2N, 1]
-        let above_floor = squares.clone().detach().greater(least.clone()).float();
+        let below_floor = squares.clone().detach().lower(least.clone()); // [2N, 1]
         // The floor goes below the root: at a zero row the derivative of the root would be infinite.
         let root = squares.max_pair(least).sqrt(); // [2N, 1]
         let rows = scaled / root.clone();
+        let rows = rows.clone().mask_where(below_floor.clone().expand(rows.dims()), rows.detach());
+        let above_floor = below_floor.bool_not().float();
         UnitRows { rows, norms: Some(Norms { largest, root, above_floor }), dtypes }
     }
 }
@@ -146,20 +151,20 @@ pub(crate) struct UnitRows {
 struct Norms {
     largest: Tensor<2>,
     root: Tensor<2>,
-    /// 1 where the norm depends on the row, 0 where the floor stands in for it.
+    /// 1, or 0 where the floor stands in for the norm of the row.
     above_floor: Tensor<2>,
 }
 
 impl UnitRows {
-    /// Turns `dL/du` into `dL/dz` of both views: `(g − u (u·g)) / ‖z‖`, or `g / floor` for a row below the floor.
+    /// Turns `dL/du` into `dL/dz` of both views: `(g − u (u·g)) / ‖z‖`, or zero for a row below the floor.
     pub(crate) fn gradient(self, d_rows: Tensor<2>) -> [Tensor<2>; 2] {
         let n_images = self.rows.dims()[0] / 2;
         let d_z = match self.norms {
             None => d_rows,
             Some(Norms { largest, root, above_floor }) => {
-                let along = (d_rows.clone() * self.rows.clone()).sum_dim(1) * above_floor; // [2N, 1]
+                let along = (d_rows.clone() * self.rows.clone()).sum_dim(1); // [2N, 1]
                 // Two divisions, because the product of the factors can leave f32 where the norm does not.
-                (d_rows - self.rows * along) / root / largest
+                (d_rows - self.rows * along) * (above_floor / root) / largest
             }
         };
         let [dtype1, dtype2] = self.dtypes;

@@ -1,7 +1,7 @@
 //! NT-Xent against closed forms, golden data, finite differences and its own invariants.
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use serde_json::Value;
 use twoview_loss::{Contrast, NtXent, NtXentConfig, Objective, PairedViews, chance_line, floor};
 
@@ -188,16 +188,19 @@ fn a_collapsed_batch_looks_collapsed() {
 }
 
 #[test]
-fn zero_rows_are_finite() {
+fn zero_rows_are_finite_and_get_no_gradient() {
     let mut z1 = eye(3);
     z1[1] = vec![0.0; 3];
-    for (z1, z2) in [(&z1, &eye(3)), (&vec![vec![0.0; 3]; 3], &vec![vec![0.0; 3]; 3])] {
+    for (z1, z2, zero_rows) in [(z1, eye(3), 1..2), (vec![vec![0.0; 3]; 3], vec![vec![0.0; 3]; 3], 0..6)] {
         for temperature in [1e-4, 0.5, 1e3] {
-            let got = nt_xent(z1, z2, temperature, false);
-            let all = [vec![got.loss, got.contrast.stats.loss], got.by_autodiff.clone(), got.by_formula.clone()];
-            assert!(all.concat().iter().all(|x| x.is_finite()), "τ = {temperature}: {all:?}");
+            let got = nt_xent(&z1, &z2, temperature, false);
+            assert!(got.loss.is_finite() && got.contrast.stats.loss.is_finite(), "τ = {temperature}");
             let size = got.by_formula.iter().fold(0.0, |size: f64, x| size.max(x.abs()));
-            check_near(&got.by_formula, &got.by_autodiff, 1e-5 * size, "gradient of a zero row");
+            assert!(size.is_finite() && (size > 0.0 || zero_rows.len() == 6), "τ = {temperature}: {size}");
+            check_near(&got.by_formula, &got.by_autodiff, 1e-5 * size, "gradient by autodiff");
+            let at = zero_rows.start * 3..zero_rows.end * 3;
+            check_near(&got.by_formula[at.clone()], &vec![0.0; at.len()], 0.0, "gradient of a zero row");
+            check_near(&got.by_autodiff[at.clone()], &vec![0.0; at.len()], 0.0, "gradient of a zero row");
         }
     }
 }
@@ -280,7 +283,12 @@ fn reference(z1: &Rows, z2: &Rows, temperature: f64, bump: Option<(usize, usize,
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        rng_seed: RngSeed::Fixed(2020),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_gradient_is_that_of_the_loss((z1, z2) in embeddings(), temperature in 0.1_f64..2.0) {
@@ -288,12 +296,15 @@ proptest! {
         let got = nt_xent(&z1, &z2, temperature, false);
         let want = reference(&z1, &z2, temperature, None);
         prop_assert!((got.loss - want).abs() <= 1e-5 * (1.0 + want), "got {}, want {want}", got.loss);
-        check_near(&got.by_formula, &got.by_autodiff, 2e-5 * (1.0 + want), "autodiff");
+        // The gradient goes as 1/‖z‖ and so does its rounding; rows of norm 0 have none.
+        let norm = |row: &Vec<f32>| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let shortest = z1.iter().chain(&z2).map(norm).filter(|norm| *norm > 0.0).fold(1.0, f64::min);
+        let tolerance = 1e-5 * (1.0 + 1.0 / temperature) / shortest;
+        check_near(&got.by_formula, &got.by_autodiff, tolerance, "autodiff");
 
-        let long_enough = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>() > 0.25;
         for (row, column) in (0..2 * n).flat_map(|row| (0..z1[0].len()).map(move |column| (row, column))) {
             let z = if row < n { &z1[row] } else { &z2[row - n] };
-            if long_enough(z) {
+            if norm(z) > 0.5 {
                 let step = 1e-6;
                 let side = |by| reference(&z1, &z2, temperature, Some((row, column, by)));
                 let slope = (side(step) - side(-step)) / (2.0 * step);

@@ -73,7 +73,7 @@ pub enum ScheduleError {
         got: f64,
     },
     /// The warm-up has no length in steps.
-    #[error("warmup: {0}")]
+    #[error("warmup")]
     Warmup(#[from] SpanError),
 }
 

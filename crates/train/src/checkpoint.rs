@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 use twoview_encoder::{
     NamedTensors, SafetensorsError, WeightsError, load_named, load_safetensors, named_tensors, save_safetensors,
@@ -51,12 +52,20 @@ pub enum CheckpointError {
     #[error("{} has no checkpoint: the run ended before its first one; `twoview resume` starts it over", .0.display())]
     None(PathBuf),
     /// Every checkpoint is damaged.
-    #[error("no checkpoint in {} is whole: {}", .dir.display(), .damaged.join("; "))]
+    #[error("no checkpoint in {} is whole: {}; begin a new run with `twoview pretrain`", .dir.display(), .damaged.join("; "))]
     AllDamaged {
         /// The folder of checkpoints.
         dir: PathBuf,
         /// Each checkpoint with what is wrong with it.
         damaged: Vec<String>,
+    },
+    /// A weight or a number of the optimizer's memory is not finite. Nothing was written.
+    #[error("`{tensor}` is not finite after step {step}; the last checkpoint is good. Lower optimizer.lr_per_256 or weight_decay")]
+    NonFinite {
+        /// Name of the tensor.
+        tensor: String,
+        /// Steps done.
+        step: u64,
     },
     /// A tensor file cannot be written or read.
     #[error(transparent)]
@@ -108,7 +117,7 @@ impl Checkpoint {
     /// `metrics_bytes` says how much of the metrics file belongs to the steps done so far.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`]; what was there before is untouched then.
+    /// [`CheckpointError::NonFinite`] or [`CheckpointError::Io`]; what was there before is untouched then.
     pub fn save(run_dir: &RunDir, state: &TrainState, metrics_bytes: u64) -> Result<Self, CheckpointError> {
         let parent = run_dir.checkpoints();
         let progress = Progress { version: VERSION, step: state.step, metrics_bytes };
@@ -116,13 +125,18 @@ impl Checkpoint {
         let unfinished = parent.join(".unfinished");
         let io = |source| io_error(&unfinished, source);
 
-        remove_if_there(&unfinished).map_err(io)?;
-        fs::create_dir_all(&unfinished).map_err(io)?;
-        for (name, tensors) in [
+        let files = [
             (ENCODER, named_tensors(&state.network.encoder)),
             (HEAD, named_tensors(&state.network.head)),
             (OPTIMIZER, state.optimizer.named_state()),
-        ] {
+        ];
+        // A step checks its gradient; what the update made of it shows here.
+        if let Some((name, _)) = files.iter().flat_map(|(_, tensors)| tensors).find(|(_, data)| !is_finite(data)) {
+            return Err(CheckpointError::NonFinite { tensor: name.clone(), step: state.step });
+        }
+        remove_if_there(&unfinished).map_err(io)?;
+        fs::create_dir_all(&unfinished).map_err(io)?;
+        for (name, tensors) in files {
             save_safetensors(&unfinished.join(name), &tensors, &BTreeMap::new())?;
         }
         write_synced(&unfinished.join(STATE), &serde_json::to_vec(&progress).map_err(|e| io(e.into()))?).map_err(io)?;
@@ -192,6 +206,11 @@ impl Checkpoint {
     fn tensors(&self, name: &str) -> Result<NamedTensors, CheckpointError> {
         Ok(load_safetensors(&self.dir.join(name))?.tensors)
     }
+}
+
+/// Whether every number is finite; integers always are.
+fn is_finite(data: &TensorData) -> bool {
+    !data.dtype().is_float() || data.iter::<f64>().all(f64::is_finite)
 }
 
 fn io_error(path: &Path, source: io::Error) -> CheckpointError {

@@ -68,8 +68,13 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The measurements.
-    #[error("cannot write metrics")]
-    Metrics(#[from] io::Error),
+    #[error("cannot write the measurements of step {step}")]
+    Metrics {
+        /// The step that was made.
+        step: u64,
+        /// What the operating system said.
+        source: io::Error,
+    },
 }
 
 /// Trains from `state` until the schedule ends or `job.stop` is set, and leaves a checkpoint either way.
@@ -94,7 +99,7 @@ pub fn run(
         while let Some(batch) = batches.next().transpose()? {
             let waited = begun.elapsed();
             for sink in &mut *sinks {
-                batch.replaced.iter().try_for_each(|replaced| sink.replaced(state.step + 1, replaced))?;
+                batch.replaced.iter().try_for_each(|replaced| sink.replaced(state.step + 1, replaced)).map_err(unwritten(state.step + 1))?;
             }
             replaced.extend(batch.replaced.iter().map(|replaced| replaced.sample));
             check_bad(job, replaced.len())?;
@@ -119,12 +124,13 @@ pub fn run(
                 waited: share(waited, begun.elapsed()),
             };
             begun = Instant::now();
-            sinks.iter_mut().try_for_each(|sink| sink.record(&metrics))?;
+            sinks.iter_mut().try_for_each(|sink| sink.record(&metrics)).map_err(unwritten(state.step))?;
 
             let stop = job.stop.load(Ordering::Relaxed);
             let last = state.step == job.schedule.total_steps();
             if stop || last || state.step.is_multiple_of(job.save_every) {
-                let metrics_bytes = sinks.iter_mut().map(|sink| sink.mark()).sum::<io::Result<u64>>()?;
+                let marks = sinks.iter_mut().map(|sink| sink.mark());
+                let metrics_bytes = marks.sum::<io::Result<u64>>().map_err(unwritten(state.step))?;
                 Checkpoint::save(job.run_dir, &state, metrics_bytes)?;
             }
             if last {
@@ -143,6 +149,10 @@ pub fn run(
 /// A loader that has more batches or epochs than these types count would run for ages; the casts saturate.
 fn place(step: u64, per_epoch: u64) -> (u32, usize) {
     (u32::try_from(step / per_epoch).unwrap_or(u32::MAX), usize::try_from(step % per_epoch).unwrap_or(usize::MAX))
+}
+
+fn unwritten(step: u64) -> impl Fn(io::Error) -> TrainError {
+    move |source| TrainError::Metrics { step, source }
 }
 
 fn check_bad(job: &Job<'_>, bad: usize) -> Result<(), TrainError> {

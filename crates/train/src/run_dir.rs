@@ -61,19 +61,58 @@ pub enum RunDirError {
 }
 
 const CONFIG: &str = "config.resolved.toml";
+const MANIFEST: &str = "manifest.json";
+const BAD_FILES: &str = "bad_files.jsonl";
+const LOCK: &str = "lock";
+const UNFINISHED: &str = ".unfinished";
+const BEFORE_IT_BEGAN: [&str; 4] = [LOCK, UNFINISHED, BAD_FILES, MANIFEST];
 
 impl RunDir {
-    /// Makes a new run directory, with its parents, and locks it. An existing directory is taken only when it is empty.
+    /// Makes a new run directory, with its parents, and locks it. An existing directory is taken only when it is empty, or
+    /// holds no more than a run that died before it had [begun](Self::begin).
     ///
     /// # Errors
     /// [`RunDirError::NotEmpty`], [`RunDirError::Locked`] or [`RunDirError::Io`].
     pub fn create(path: &Path) -> Result<Self, RunDirError> {
         let failed = |source| RunDirError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
-        if fs::read_dir(path).map_err(failed)?.next().is_some() {
-            return Err(RunDirError::NotEmpty(path.to_owned()));
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if !BEFORE_IT_BEGAN.iter().any(|ours| name == *ours) {
+                return Err(RunDirError::NotEmpty(path.to_owned()));
+            }
         }
         Self::locked(path)
+    }
+
+    /// Writes down what the run is: the directory is a run from here on, and not before.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn begin(&self, config: &str, manifest: &str, bad_files: &str) -> Result<(), RunDirError> {
+        // The configuration comes last: it is what makes the directory a run.
+        for (path, text) in [(self.bad_files(), bad_files), (self.manifest(), manifest), (self.config(), config)] {
+            self.write_whole(&path, text)?;
+        }
+        Ok(())
+    }
+
+    /// Puts another manifest in the place of the one the run began with.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn replace_manifest(&self, manifest: &str) -> Result<(), RunDirError> {
+        self.write_whole(&self.manifest(), manifest)
+    }
+
+    /// Writes a file that is complete or as it was, whatever happens meanwhile.
+    fn write_whole(&self, path: &Path, text: &str) -> Result<(), RunDirError> {
+        let failed = |source| RunDirError::Io { path: path.to_owned(), source };
+        let unfinished = self.path.join(UNFINISHED);
+        let mut file = File::create(&unfinished).map_err(failed)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::rename(&unfinished, path).map_err(failed)?;
+        if cfg!(unix) { File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(failed) } else { Ok(()) }
     }
 
     /// Makes the first free of `parent/name-1`, `parent/name-2`, … and locks it.
@@ -131,13 +170,13 @@ impl RunDir {
     /// What the data were when the run began, JSON.
     #[must_use]
     pub fn manifest(&self) -> PathBuf {
-        self.path.join("manifest.json")
+        self.path.join(MANIFEST)
     }
 
     /// Pictures left out or replaced, JSON lines.
     #[must_use]
     pub fn bad_files(&self) -> PathBuf {
-        self.path.join("bad_files.jsonl")
+        self.path.join(BAD_FILES)
     }
 
     /// One line for each step, JSON lines.
@@ -159,7 +198,7 @@ impl RunDir {
     }
 
     fn locked(path: &Path) -> Result<Self, RunDirError> {
-        let lock_path = path.join("lock");
+        let lock_path = path.join(LOCK);
         let failed = |source| RunDirError::Io { path: lock_path.clone(), source };
         let mut lock =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock_path).map_err(failed)?;
@@ -196,6 +235,21 @@ mod tests {
         assert!(RunDir::read_only(&path).is_ok(), "reading needs no lock");
         drop(first);
         assert!(RunDir::open(&path).is_ok());
+    }
+
+    #[test]
+    fn a_run_that_died_before_it_began_is_not_in_the_way() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        let first = RunDir::create(&path).unwrap();
+        fs::write(first.manifest(), "{").unwrap();
+        drop(first);
+        assert!(matches!(RunDir::open(&path), Err(RunDirError::NotARun { .. })));
+        let second = RunDir::create(&path).unwrap();
+        second.begin("seed = 0\n", "{}", "").unwrap();
+        drop(second);
+        assert!(RunDir::open(&path).is_ok());
+        assert!(matches!(RunDir::create(&path), Err(RunDirError::NotEmpty(_))));
     }
 
     #[test]
