@@ -195,7 +195,7 @@ fn unusable_data_say_what_was_found() {
 
 #[test]
 fn a_wrong_configuration_names_the_key_and_the_nearest_one() {
-    let dir = with_pictures(2, 0);
+    let dir = with_pictures(4, 0);
     let wrong = |set: &str, words: &[&str]| {
         fails(dir.path(), &pretrain_args("pictures/train", "run", &["--set", set]), 2, words);
     };
@@ -285,7 +285,8 @@ fn outcome(run: &Path) -> (Vec<u8>, BTreeMap<u64, (u64, u64)>) {
     (fs::read(run.join("export/encoder.safetensors")).expect("an encoder"), numbers)
 }
 
-const LONG: [&str; 2] = ["--set", "length.epochs=6"];
+// Long enough that a run never ends between two looks at it.
+const LONG: [&str; 2] = ["--set", "length.epochs=20"];
 
 #[test]
 #[cfg(unix)]
@@ -293,10 +294,10 @@ fn a_killed_run_resumes_to_the_same_bits() {
     let dir = with_pictures(20, 0);
     succeeds(dir.path(), &pretrain_args("pictures/train", "whole", &LONG));
     let whole = outcome(&dir.path().join("whole"));
-    assert_eq!(whole.1.len(), 36);
+    assert_eq!(whole.1.len(), 120);
 
     // Once before the first checkpoint, once between two of them, in the middle of an epoch.
-    for (name, kill_after) in [("early", 2), ("late", 15)] {
+    for (name, kill_after) in [("early", 2), ("late", 40)] {
         let run = dir.path().join(name);
         let mut child = command(dir.path(), &pretrain_args("pictures/train", name, &LONG))
             .stderr(Stdio::null())

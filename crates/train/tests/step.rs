@@ -18,9 +18,9 @@ const SIZE_PX: usize = 16;
 /// norm of the gradient as a share of themselves.
 ///
 /// Both embed alike, bit for bit. Then `step` takes `dL/dz` from a formula and autodiff differentiates the loss, so
-/// the two round differently by a few ulp of f32, 1e-7 each, and the way back through twenty layers magnifies that.
-/// Losing the factor of one of the two views, one row or one term changes some tensor by more than 1e-2.
-const TOLERANCE: f64 = 1e-4;
+/// the two round differently by a few ulp of f32, 1e-7 each, and the way back through twenty layers magnifies that to
+/// 5e-6. This is ten times as much; a gradient that is a thousandth too long is still found.
+const TOLERANCE: f64 = 5e-5;
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -128,7 +128,7 @@ fn a_step_is_that_of_plain_autodiff_on_the_whole_batch() {
             }
             let [old, got, want] = [old, got, want].map(values);
             let (way, error) = (largest_difference(&want, &old), largest_difference(&got, &want));
-            assert!(way > 1e-5, "τ={temperature}: `{name}` moves by {way:e}, too little to compare");
+            assert!(way > 1e-3, "τ={temperature}: `{name}` moves by {way:e}, too little to compare");
             assert!(error <= TOLERANCE * way, "τ={temperature}: `{name}` moves by {way:e} and is off by {error:e}");
         }
     }
