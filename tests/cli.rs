@@ -362,7 +362,9 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
 #[test]
 fn the_step_benchmark_reports_what_it_promises() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let args = ["bench", "step", "--device", "flex", "--width", "4", "--batch", "8", "--image", "16", "--steps", "2", "--json"];
+    let args = [
+        "bench", "step", "--device", "flex", "--width", "4", "--batch", "8", "--image", "16", "--steps", "2", "--json",
+    ];
     let report = json(dir.path(), &args);
     assert!(report["images_per_s"].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
     assert_eq!(report["device"], "flex");

@@ -51,7 +51,11 @@ fn the_arrows_point_one_way() {
         for file in files {
             let text = fs::read_to_string(&file).expect("UTF-8");
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            assert!(!code.contains("std::env::") && !code.contains("env::var"), "{} reads its environment", file.display());
+            assert!(
+                !code.contains("std::env::") && !code.contains("env::var"),
+                "{} reads its environment",
+                file.display()
+            );
         }
         for below_cli in ["clap", "toml", "anyhow", "indicatif"] {
             let manifest = fs::read_to_string(root().join("crates").join(a).join("Cargo.toml")).expect("a manifest");

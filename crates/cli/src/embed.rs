@@ -60,7 +60,9 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<(), Failure> {
         unfinished.finish(|file| write_csv(file, source.as_ref(), &[], 0))?;
     }
     if args.json {
-        return result_json(&json!({ "pictures": source.len(), "dim": dim, "file": escape_path(&out), "names": names.as_deref().map(escape_path) }));
+        return result_json(
+            &json!({ "pictures": source.len(), "dim": dim, "file": escape_path(&out), "names": names.as_deref().map(escape_path) }),
+        );
     }
     result(&format!("wrote    {} pictures x {dim} features to {}", source.len(), out.display()))?;
     match names {

@@ -5,7 +5,8 @@ use std::{path::Path, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use twoview_data::{
-    BadFile, FolderConfig, FolderError, FolderSource, PatternsConfig, PatternsSource, ScanReport, Source, Split, escape_path,
+    BadFile, FolderConfig, FolderError, FolderSource, PatternsConfig, PatternsSource, ScanReport, Source, Split,
+    escape_path,
 };
 use twoview_pixels::DecodeLimits;
 
@@ -129,8 +130,10 @@ pub(crate) fn open_folder_quietly(root: &Path, config: &SourceConfig) -> Result<
 fn folder_config(config: &SourceConfig) -> FolderConfig {
     match config {
         SourceConfig::Folder { max_bad_fraction, max_file_mib, max_megapixels, cache_mib, .. } => FolderConfig {
-            limits: DecodeLimits { max_file_bytes: max_file_mib.saturating_mul(MIB),
-                max_pixels: max_megapixels.saturating_mul(1_000_000), },
+            limits: DecodeLimits {
+                max_file_bytes: max_file_mib.saturating_mul(MIB),
+                max_pixels: max_megapixels.saturating_mul(1_000_000),
+            },
             cache_mib: *cache_mib,
             max_bad_fraction: *max_bad_fraction,
         },
@@ -153,5 +156,7 @@ fn say_bad(bad: &[BadFile]) {
 
 /// One line of JSON for each unusable file.
 pub(crate) fn bad_files_text(bad: &[BadFile]) -> String {
-    bad.iter().map(|file| json!({ "path": escape_path(&file.path), "reason": file.reason }).to_string() + "\n").collect()
+    bad.iter()
+        .map(|file| json!({ "path": escape_path(&file.path), "reason": file.reason }).to_string() + "\n")
+        .collect()
 }

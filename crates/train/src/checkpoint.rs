@@ -60,7 +60,9 @@ pub enum CheckpointError {
         damaged: Vec<String>,
     },
     /// A weight or a number of the optimizer's memory is not finite. Nothing was written.
-    #[error("`{tensor}` is not finite after step {step}; the last checkpoint is good. Lower optimizer.lr_per_256 or weight_decay")]
+    #[error(
+        "`{tensor}` is not finite after step {step}; the last checkpoint is good. Lower optimizer.lr_per_256 or weight_decay"
+    )]
     NonFinite {
         /// Name of the tensor.
         tensor: String,

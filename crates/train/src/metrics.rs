@@ -84,7 +84,10 @@ impl JsonLines {
         if found < bytes {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{} has {found} bytes, but the checkpoint was written after {bytes}: lines were removed; put them back", path.display()),
+                format!(
+                    "{} has {found} bytes, but the checkpoint was written after {bytes}: lines were removed; put them back",
+                    path.display()
+                ),
             ));
         }
         file.set_len(bytes)?;

@@ -99,7 +99,11 @@ pub fn run(
         while let Some(batch) = batches.next().transpose()? {
             let waited = begun.elapsed();
             for sink in &mut *sinks {
-                batch.replaced.iter().try_for_each(|replaced| sink.replaced(state.step + 1, replaced)).map_err(unwritten(state.step + 1))?;
+                batch
+                    .replaced
+                    .iter()
+                    .try_for_each(|replaced| sink.replaced(state.step + 1, replaced))
+                    .map_err(unwritten(state.step + 1))?;
             }
             replaced.extend(batch.replaced.iter().map(|replaced| replaced.sample));
             check_bad(job, replaced.len())?;
