@@ -28,6 +28,7 @@ const PARAMETERS: &str = "optimizer/parameters";
 /// state; they belong to the configuration.
 #[derive(Clone)]
 pub struct Optimizer {
+    kind: &'static str,
     rule: Arc<dyn DynOptimizer>,
     states: BTreeMap<String, DynState>,
     steps: u64,
@@ -36,7 +37,11 @@ pub struct Optimizer {
 impl fmt::Debug for Optimizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parameters: Vec<_> = self.states.keys().collect();
-        f.debug_struct("Optimizer").field("steps", &self.steps).field("states", &parameters).finish_non_exhaustive()
+        f.debug_struct("Optimizer")
+            .field("kind", &self.kind)
+            .field("steps", &self.steps)
+            .field("states", &parameters)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,8 +92,8 @@ pub enum OptimizerStateError {
 }
 
 impl Optimizer {
-    pub(crate) fn new(rule: impl DynOptimizer + 'static) -> Self {
-        Self { rule: Arc::new(rule), states: BTreeMap::new(), steps: 0 }
+    pub(crate) fn new(kind: &'static str, rule: impl DynOptimizer + 'static) -> Self {
+        Self { kind, rule: Arc::new(rule), states: BTreeMap::new(), steps: 0 }
     }
 
     /// Makes one step with learning rate `lr` and returns the moved module.
@@ -101,6 +106,11 @@ impl Optimizer {
         self.steps += 1;
         let Self { rule, states, .. } = self;
         module.map(&mut Step { rule: rule.as_ref(), states, lr, grads, path: ParameterPath::default() })
+    }
+
+    /// The `kind` of its configuration: `sgd`, `adamw` or `lars`.
+    pub fn kind(&self) -> &'static str {
+        self.kind
     }
 
     /// Number of steps made, over all runs whose state was loaded.

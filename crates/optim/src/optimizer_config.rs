@@ -116,7 +116,7 @@ impl OptimizerConfig {
                 };
                 let decay = WeightDecayConfig { penalty: single(weight_decay) };
                 let weights = config.clone().with_weight_decay((weight_decay > 0.0).then_some(decay)).build();
-                Ok(Optimizer::new(Sparing { weights, spared: config.build() }))
+                Ok(Optimizer::new("sgd", Sparing { weights, spared: config.build() }))
             }
             Self::AdamW { lr, betas: [beta_1, beta_2], eps, weight_decay } => {
                 positive("lr", lr)?;
@@ -131,14 +131,17 @@ impl OptimizerConfig {
                     .with_amsgrad(false)
                     .with_cautious_weight_decay(false);
                 let with_decay = |decay| config.clone().with_weight_decay(decay).build();
-                Ok(Optimizer::new(Sparing { weights: with_decay(single(weight_decay)), spared: with_decay(0.0) }))
+                Ok(Optimizer::new(
+                    "adamw",
+                    Sparing { weights: with_decay(single(weight_decay)), spared: with_decay(0.0) },
+                ))
             }
             Self::Lars { lr_per_256, momentum, nesterov, weight_decay, trust, variant } => {
                 positive("lr_per_256", lr_per_256)?;
                 check_momentum(momentum, nesterov)?;
                 not_negative("weight_decay", weight_decay)?;
                 positive("trust", trust)?;
-                Ok(Optimizer::new(Lars { momentum, nesterov, weight_decay, trust, variant }))
+                Ok(Optimizer::new("lars", Lars { momentum, nesterov, weight_decay, trust, variant }))
             }
         }
     }

@@ -80,7 +80,17 @@ pub enum CheckpointError {
         /// What does not fit.
         source: WeightsError,
     },
-    /// The checkpoint belongs to another optimizer.
+    /// The checkpoint belongs to another kind of optimizer. Its memory alone need not show that: plain SGD has none.
+    #[error("{}: the run was trained with optimizer.kind = {expected}, got {got}", .path.display())]
+    OtherOptimizer {
+        /// The file.
+        path: PathBuf,
+        /// The kind that was saved.
+        expected: String,
+        /// The kind it should be loaded into.
+        got: &'static str,
+    },
+    /// The optimizer's memory does not fit.
     #[error("{}", .path.display())]
     Optimizer {
         /// The file.
@@ -90,12 +100,14 @@ pub enum CheckpointError {
     },
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Progress {
     /// Version of this layout.
     version: u32,
     step: u64,
     metrics_bytes: u64,
+    /// The kind of the optimizer.
+    optimizer: String,
 }
 
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
@@ -122,7 +134,8 @@ impl Checkpoint {
     /// [`CheckpointError::NonFinite`] or [`CheckpointError::Io`]; what was there before is untouched then.
     pub fn save(run_dir: &RunDir, state: &TrainState, metrics_bytes: u64) -> Result<Self, CheckpointError> {
         let parent = run_dir.checkpoints();
-        let progress = Progress { version: VERSION, step: state.step, metrics_bytes };
+        let optimizer = state.optimizer.kind().to_owned();
+        let progress = Progress { version: VERSION, step: state.step, metrics_bytes, optimizer };
         let dir = parent.join(format!("step-{:08}", state.step));
         let unfinished = parent.join(".unfinished");
         let io = |source| io_error(&unfinished, source);
@@ -174,13 +187,21 @@ impl Checkpoint {
     /// Puts the saved state in the place of a fresh one of the same shape.
     ///
     /// # Errors
-    /// [`CheckpointError::Weights`] or [`CheckpointError::Optimizer`] where the shapes differ.
+    /// [`CheckpointError::Weights`] or [`CheckpointError::Optimizer`] where the shapes differ,
+    /// [`CheckpointError::OtherOptimizer`] where the kinds do.
     pub fn load(&self, fresh: TrainState) -> Result<TrainState, CheckpointError> {
         let TrainState { network: Network { encoder, head }, mut optimizer, .. } = fresh;
         let weights = |name| move |source| CheckpointError::Weights { path: self.dir.join(name), source };
         let encoder = load_named(encoder, self.tensors(ENCODER)?).map_err(weights(ENCODER))?;
         let head = load_named(head, self.tensors(HEAD)?).map_err(weights(HEAD))?;
         let network = Network { encoder, head };
+        if optimizer.kind() != self.progress.optimizer {
+            return Err(CheckpointError::OtherOptimizer {
+                path: self.dir.join(OPTIMIZER),
+                expected: self.progress.optimizer.clone(),
+                got: optimizer.kind(),
+            });
+        }
         optimizer
             .load_named_state(&network, self.tensors(OPTIMIZER)?)
             .map_err(|source| CheckpointError::Optimizer { path: self.dir.join(OPTIMIZER), source })?;
