@@ -1,7 +1,8 @@
 //! Batch normalization with PyTorch's conventions.
 
 use burn::module::{Flag, Module, Param};
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
+use twoview_kernels::ConvNorm;
 
 use crate::initial_values::InitialValues;
 use crate::running_stat::RunningStat;
@@ -44,49 +45,43 @@ impl BatchNorm {
         }
     }
 
-    /// `[N, C, H, W]` to the same shape.
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.normalize(x, false)
+    /// Whether a forward now uses the statistics of the batch.
+    pub(crate) fn trains(&self) -> bool {
+        self.weight.val().is_autodiff() && self.training.is_enabled()
     }
 
-    /// [`forward`](Self::forward) followed by a ReLU, in one pass where the kernels have one.
-    pub(crate) fn forward_relu(&self, x: Tensor<4>) -> Tensor<4> {
-        self.normalize(x, true)
+    /// The layer behind a convolution without padding or stride, as the kernels take it.
+    pub(crate) fn behind(&self, weight: Tensor<4>, stride: usize, padding: usize) -> ConvNorm {
+        let (gamma, beta) = (self.weight.val(), self.bias.val());
+        ConvNorm { weight, gamma, beta, stride: [stride; 2], padding: [padding; 2], eps: EPSILON }
     }
 
     /// `[N, C]` to the same shape, as `BatchNorm1d`.
     pub(crate) fn forward_rows(&self, x: Tensor<2>) -> Tensor<2> {
         let [n_rows, n_channels] = x.dims();
-        self.forward(x.reshape([n_rows, n_channels, 1, 1])).reshape([n_rows, n_channels])
-    }
-
-    fn normalize(&self, x: Tensor<4>, relu: bool) -> Tensor<4> {
-        let weight = self.weight.val();
-        if weight.is_autodiff() && self.training.is_enabled() {
-            self.normalize_by_batch(x, weight, relu)
-        } else {
-            self.normalize_by_running(x, weight, relu)
+        if !self.trains() {
+            let (scale, shift) = self.running_affine();
+            return x * scale.unsqueeze() + shift.unsqueeze();
         }
+        let x = x.reshape([n_rows, n_channels, 1, 1]);
+        let batch = twoview_kernels::batch_norm_train(x, self.weight.val(), self.bias.val(), EPSILON, false);
+        self.update([batch.mean, batch.var], n_rows);
+        batch.output.reshape([n_rows, n_channels])
     }
 
-    fn normalize_by_batch(&self, x: Tensor<4>, weight: Tensor<1>, relu: bool) -> Tensor<4> {
-        let [n_images, _, height, width] = x.dims();
-        let n = (n_images * height * width) as f64;
-        let batch = twoview_kernels::batch_norm_train(x, weight, self.bias.val(), EPSILON, relu);
-        self.running_mean.update(batch.mean, MOMENTUM);
+    /// Moves the running statistics by mean and biased variance of `n` values of each channel.
+    pub(crate) fn update(&self, [mean, var]: [Tensor<1>; 2], n: usize) {
+        self.running_mean.update(mean, MOMENTUM);
         // A single value has no unbiased variance; its biased one, zero, keeps the statistic finite.
-        let unbiased = n / (n - 1.0).max(1.0);
-        self.running_var.update(batch.var.without_autodiff().mul_scalar(unbiased), MOMENTUM);
-        batch.output
+        let unbiased = n as f64 / (n as f64 - 1.0).max(1.0);
+        self.running_var.update(var.without_autodiff().mul_scalar(unbiased), MOMENTUM);
     }
 
-    fn normalize_by_running(&self, x: Tensor<4>, weight: Tensor<1>, relu: bool) -> Tensor<4> {
-        let n_channels = weight.dims()[0];
-        let scale = weight / (self.running_var.value() + EPSILON).sqrt();
+    /// Scale and shift, `[C]` each, of the normalization by the running statistics: `y = scale · x + shift`.
+    pub(crate) fn running_affine(&self) -> (Tensor<1>, Tensor<1>) {
+        let scale = self.weight.val() / (self.running_var.value() + EPSILON).sqrt();
         let shift = self.bias.val() - scale.clone() * self.running_mean.value();
-        let per_channel = [1, n_channels, 1, 1];
-        let y = x * scale.reshape(per_channel) + shift.reshape(per_channel);
-        if relu { activation::relu(y) } else { y }
+        (scale, shift)
     }
 }
 
@@ -149,19 +144,6 @@ mod tests {
         let norm = layer(&device).valid();
         norm.forward_rows(Tensor::from_floats(ROWS, &device));
         check(norm.running_mean.value(), [0.0, 0.0]);
-    }
-
-    #[test]
-    fn relu_is_applied_in_both_modes() {
-        let device = Device::flex().autodiff();
-        let norm = layer(&device);
-        for norm in [norm.valid(), norm] {
-            let device = norm.weight.device();
-            let x = Tensor::<2>::from_floats([[-1.0, 1.0], [2.0, -5.0]], &device).reshape([2, 2, 1, 1]);
-            let plain = norm.forward(x.clone());
-            let fused = norm.forward_relu(x);
-            assert_eq!(activation::relu(plain).into_data(), fused.into_data());
-        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use twoview_kernels::{ConvBias, Shortcut};
 
 use crate::batch_norm::BatchNorm;
 use crate::conv2d::Conv2d;
@@ -77,17 +78,56 @@ impl ResidualBlock {
     }
 
     /// `[N, in, H, W]` to `[N, out, ⌈H/stride⌉, ⌈W/stride⌉]`.
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    ///
+    /// Where it trains it keeps its intermediate values for the backward pass, or with `recompute` only its ends.
+    pub(crate) fn forward(&self, x: Tensor<4>, recompute: bool) -> Tensor<4> {
+        if !self.bn1.trains() {
+            return self.folded().forward(x);
+        }
+        let branch = self.branch().map(|(conv, norm)| conv.with_norm(norm)).collect();
         let shortcut = match &self.downsample {
-            Some((conv, norm)) => norm.forward(conv.forward(x.clone())),
-            None => x.clone(),
+            Some((conv, norm)) => Shortcut::Projection(conv.with_norm(norm)),
+            None => Shortcut::Identity,
         };
-        let x = self.bn1.forward_relu(self.conv1.forward(x));
-        let x = self.conv2.forward(x);
-        let branch = match (&self.conv3, &self.bn3) {
-            (Some(conv3), Some(bn3)) => bn3.forward(conv3.forward(self.bn2.forward_relu(x))),
-            _ => self.bn2.forward(x),
+        let block = twoview_kernels::residual_block(x, branch, shortcut, recompute);
+        let norms = self.branch().map(|(_, norm)| norm).chain(self.downsample.as_ref().map(|(_, norm)| norm));
+        for (norm, (statistics, n)) in norms.zip(block.statistics.into_iter().zip(block.n_values)) {
+            norm.update(statistics, n);
+        }
+        block.output
+    }
+
+    /// The block as it evaluates, its normalizations folded into the convolutions.
+    pub(crate) fn folded(&self) -> FoldedBlock {
+        FoldedBlock {
+            branch: self.branch().map(|(conv, norm)| conv.folded(norm)).collect(),
+            downsample: self.downsample.as_ref().map(|(conv, norm)| conv.folded(norm)),
+        }
+    }
+
+    /// The layers of the branch in their order.
+    fn branch(&self) -> impl Iterator<Item = (&Conv2d, &BatchNorm)> {
+        let third = self.conv3.as_ref().zip(self.bn3.as_ref());
+        [(&self.conv1, &self.bn1), (&self.conv2, &self.bn2)].into_iter().chain(third)
+    }
+}
+
+/// A [`ResidualBlock`] that evaluates.
+#[derive(Debug, Clone)]
+pub(crate) struct FoldedBlock {
+    branch: Vec<ConvBias>,
+    downsample: Option<ConvBias>,
+}
+
+impl FoldedBlock {
+    /// As [`ResidualBlock::forward`].
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let Some((last, first)) = self.branch.split_last() else { unreachable!("a branch has layers") };
+        let branch = first.iter().fold(x.clone(), |x, conv| conv.forward(x, None, true));
+        let shortcut = match &self.downsample {
+            Some(conv) => conv.forward(x, None, false),
+            None => x,
         };
-        twoview_kernels::add_relu(branch, shortcut)
+        last.forward(branch, Some(shortcut), true)
     }
 }

@@ -3,6 +3,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use twoview_kernels::{ConvBias, ConvNorm};
+
+use crate::batch_norm::BatchNorm;
 use crate::initial_values::InitialValues;
 
 /// A convolution without bias, dilation or groups.
@@ -30,9 +33,17 @@ impl Conv2d {
         Self { weight: initial.conv_weight(&format!("{name}.weight"), shape), stride, padding: kernel / 2 }
     }
 
-    /// `[N, in, H, W]` to `[N, out, ⌈H/stride⌉, ⌈W/stride⌉]`, the kernel being odd.
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        twoview_kernels::conv2d(x, self.weight.val(), [self.stride; 2], [self.padding; 2])
+    /// The convolution with the normalization behind it, as the kernels take the pair for training.
+    pub(crate) fn with_norm(&self, norm: &BatchNorm) -> ConvNorm {
+        norm.behind(self.weight.val(), self.stride, self.padding)
+    }
+
+    /// The convolution with the normalization by running statistics folded into its weight and a bias.
+    pub(crate) fn folded(&self, norm: &BatchNorm) -> ConvBias {
+        let weight = self.weight.val();
+        let (scale, bias) = norm.running_affine();
+        let weight = weight * scale.reshape([-1, 1, 1, 1]);
+        ConvBias { weight, bias, stride: [self.stride; 2], padding: [self.padding; 2] }
     }
 
     pub(crate) fn device(&self) -> Device {

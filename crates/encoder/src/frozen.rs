@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::named_tensors::{NamedTensors, named_tensors};
-use crate::resnet::{EncoderConfig, ResNet};
+use crate::resnet::{EncoderConfig, FoldedResNet, ResNet};
 
 /// A copy of a [`ResNet`] that only evaluates: what probes and exports are handed.
 ///
@@ -31,6 +31,7 @@ use crate::resnet::{EncoderConfig, ResNet};
 #[derive(Debug)]
 pub struct FrozenEncoder {
     network: ResNet,
+    folded: FoldedResNet,
 }
 
 impl FrozenEncoder {
@@ -38,7 +39,9 @@ impl FrozenEncoder {
     ///
     /// The weights share memory with `encoder` until it is trained further, when it gets new ones.
     pub fn new(encoder: &ResNet) -> Self {
-        Self { network: encoder.valid() }
+        let network = encoder.valid();
+        let folded = network.folded();
+        Self { network, folded }
     }
 
     /// The globally average-pooled features, normalized by the running statistics.
@@ -50,7 +53,7 @@ impl FrozenEncoder {
     /// # Panics
     /// When `images` does not have three channels, which is a mistake in the calling code.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.network.forward(images.without_autodiff())
+        self.folded.forward(images.without_autodiff())
     }
 
     /// The number of features `F`.

@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use twoview_kernels::{add_relu, batch_norm_train, conv2d, set_enabled};
+use twoview_kernels::{ConvNorm, Shortcut, conv2d, global_average_pool, residual_block, set_enabled};
 
 /// Median seconds of `stock` and `fast` runs of `step`, alternating, after one unmeasured pair.
 fn compare(repetitions: usize, step: impl Fn()) -> [f64; 2] {
@@ -37,66 +37,52 @@ fn leaf<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     noise(shape, device).require_grad()
 }
 
-/// Convolution followed by batch normalization with its parameters.
-struct ConvNorm {
-    weight: Tensor<4>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    stride: usize,
+/// A convolution with its normalization.
+fn conv_norm(inputs: usize, outputs: usize, kernel: usize, stride: usize, device: &Device) -> ConvNorm {
+    ConvNorm {
+        weight: leaf([outputs, inputs, kernel, kernel], device),
+        gamma: Tensor::ones([outputs], device).require_grad(),
+        beta: Tensor::zeros([outputs], device).require_grad(),
+        stride: [stride; 2],
+        padding: [kernel / 2; 2],
+        eps: 1e-5,
+    }
 }
 
-impl ConvNorm {
-    fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, device: &Device) -> Self {
-        Self {
-            weight: leaf([outputs, inputs, kernel, kernel], device),
-            gamma: Tensor::ones([outputs], device).require_grad(),
-            beta: Tensor::zeros([outputs], device).require_grad(),
-            stride,
-        }
-    }
-
-    fn forward(&self, x: Tensor<4>, relu: bool) -> Tensor<4> {
-        let padding = self.weight.dims()[2] / 2;
-        let y = conv2d(x, self.weight.clone(), [self.stride; 2], [padding; 2]);
-        batch_norm_train(y, self.gamma.clone(), self.beta.clone(), 1e-5, relu).output
-    }
+/// A plain block; it projects where the shape changes.
+fn block(inputs: usize, outputs: usize, stride: usize, device: &Device) -> (Vec<ConvNorm>, Shortcut) {
+    let branch = vec![conv_norm(inputs, outputs, 3, stride, device), conv_norm(outputs, outputs, 3, 1, device)];
+    let shortcut = match stride {
+        1 => Shortcut::Identity,
+        _ => Shortcut::Projection(conv_norm(inputs, outputs, 1, stride, device)),
+    };
+    (branch, shortcut)
 }
 
 /// The convolutional part of ResNet-18 with a CIFAR stem.
 struct Network {
-    stem: ConvNorm,
-    blocks: Vec<(ConvNorm, ConvNorm, Option<ConvNorm>)>,
+    blocks: Vec<(Vec<ConvNorm>, Shortcut)>,
 }
 
 impl Network {
     fn new(width: usize, device: &Device) -> Self {
-        let mut blocks = Vec::new();
-        let mut inputs = width;
+        let mut blocks = vec![(vec![conv_norm(3, width, 3, 1, device)], Shortcut::None)];
         for stage in 0..4 {
-            for block in 0..2 {
-                let outputs = width << stage;
-                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-                blocks.push((
-                    ConvNorm::new(inputs, outputs, 3, stride, device),
-                    ConvNorm::new(outputs, outputs, 3, 1, device),
-                    (stride == 2).then(|| ConvNorm::new(inputs, outputs, 1, 2, device)),
-                ));
-                inputs = outputs;
-            }
+            let outputs = width << stage;
+            let (inputs, stride) = if stage > 0 { (outputs / 2, 2) } else { (width, 1) };
+            blocks.extend([block(inputs, outputs, stride, device), block(outputs, outputs, 1, device)]);
         }
-        Self { stem: ConvNorm::new(3, width, 3, 1, device), blocks }
+        Self { blocks }
     }
 
     fn step(&self, images: Tensor<4>) {
-        let mut x = self.stem.forward(images, true);
-        for (first, second, shortcut) in &self.blocks {
-            let inner = second.forward(first.forward(x.clone(), true), false);
-            let outer = shortcut.as_ref().map_or(x.clone(), |shortcut| shortcut.forward(x, false));
-            x = add_relu(inner, outer);
-        }
-        let features = x.mean_dim(3).mean_dim(2);
+        let x = self
+            .blocks
+            .iter()
+            .fold(images, |x, (branch, shortcut)| residual_block(x, branch.clone(), shortcut.clone(), false).output);
+        let features = global_average_pool(x);
         let gradients = (features.clone() * features).sum().backward();
-        assert!(self.stem.weight.grad(&gradients).is_some());
+        assert!(self.blocks[0].0[0].weight.grad(&gradients).is_some());
     }
 }
 
@@ -128,24 +114,21 @@ fn main() {
         (8 * width, 8 * width, 4, 3, 1),
     ] {
         let (x, layer) =
-            (leaf([views, inputs, side, side], &device), ConvNorm::new(inputs, outputs, kernel, stride, &device));
+            (leaf([views, inputs, side, side], &device), conv_norm(inputs, outputs, kernel, stride, &device));
         let times = compare(repetitions, || {
             let y = conv2d(x.clone(), layer.weight.clone(), [stride; 2], [kernel / 2; 2]);
             y.sum().backward();
         });
         report(&format!("conv {inputs}→{outputs} {kernel}×{kernel}/{stride} @{side}"), times);
     }
-    for (channels, side) in [(width, 32), (8 * width, 4)] {
-        let [x, other] = [0; 2].map(|_| leaf([views, channels, side, side], &device));
-        let layer = ConvNorm::new(1, channels, 1, 1, &device);
+    for (channels, stride, side) in [(width, 1, 32), (2 * width, 2, 16), (8 * width, 1, 4)] {
+        let (inputs, from) = (channels / stride, side * stride);
+        let x = leaf([views, inputs, from, from], &device);
+        let (branch, shortcut) = block(inputs, channels, stride, &device);
         let times = compare(repetitions, || {
-            batch_norm_train(x.clone(), layer.gamma.clone(), layer.beta.clone(), 1e-5, true).output.sum().backward();
+            residual_block(x.clone(), branch.clone(), shortcut.clone(), false).output.sum().backward();
         });
-        report(&format!("batch norm + relu {channels} @{side}"), times);
-        let times = compare(repetitions, || {
-            add_relu(x.clone(), other.clone()).sum().backward();
-        });
-        report(&format!("add + relu {channels} @{side}"), times);
+        report(&format!("block {inputs}→{channels}/{stride} @{from}"), times);
     }
 
     let times = compare(repetitions, || network.step(images.clone()));

@@ -1,8 +1,8 @@
 //! Fast CPU operations for convolutional networks, as an extension of Burn's flex backend.
 //!
-//! Three operations carry nearly all the time of a ResNet: convolution, batch normalization and the
-//! residual addition. [`conv2d`], [`batch_norm_train`] and [`add_relu`] compute them, with gradients, on
-//! any Burn device. On a flex device in f32, with the crate feature `flex`, they take hand-written
+//! [`residual_block`] is what a ResNet trains with, [`ConvBias`] what it evaluates with; [`conv2d`],
+//! [`batch_norm_train`], [`max_pool2d`] and [`global_average_pool`] are there for the rest. All of them compute, with
+//! gradients, on any Burn device. On a flex device in f32, with the crate feature `flex`, they take hand-written
 //! multi-threaded paths; everywhere else they are Burn's own operations with the same formulas. The
 //! choice is made per call from the operands, so one binary may hold several backends.
 //!
@@ -13,7 +13,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
 use burn::tensor::{Tensor, activation, module};
 
 #[cfg(feature = "flex")]
@@ -39,6 +39,40 @@ pub fn set_enabled(enabled: bool) {
 /// Whether the fast paths may be taken; see [`set_enabled`].
 pub fn enabled() -> bool {
     ENABLED.load(Ordering::Relaxed)
+}
+
+/// Sets of vector instructions that the fast paths are compiled for, the narrowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum InstructionSet {
+    /// What every processor of the target has: SSE2 on x86-64, NEON on aarch64.
+    Baseline,
+    /// AVX2 with FMA.
+    Avx2,
+    /// AVX-512 F, VL and DQ.
+    Avx512,
+}
+
+/// Keeps the fast paths from using more than `limit`, for comparison; by default they use all that the processor has.
+///
+/// Another instruction set adds in another order, so results differ by rounding.
+#[cfg(feature = "flex")]
+pub fn limit_instruction_set(limit: InstructionSet) {
+    flex::vectorized::set_limit(limit);
+}
+
+/// The instruction set that the fast paths use in this process.
+#[cfg(feature = "flex")]
+pub fn instruction_set() -> InstructionSet {
+    flex::vectorized::level()
+}
+
+/// Returns the memory that the fast paths keep for their next step to the allocator.
+///
+/// A program that has trained and goes on to other work may call it; nothing else does.
+#[cfg(feature = "flex")]
+pub fn release_memory() {
+    flex::buffer::release();
 }
 
 /// Two-dimensional cross-correlation without bias, dilation or groups: PyTorch's `conv2d`.
@@ -153,29 +187,292 @@ pub fn batch_norm_train(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, eps: f6
     }
 }
 
-/// Addition followed by a ReLU, as at the end of a residual block: `max(a + b, 0)`.
+/// A convolution without bias, dilation or groups, and the normalization behind it.
+#[derive(Debug, Clone)]
+pub struct ConvNorm {
+    /// `[O, C, KH, KW]`.
+    pub weight: Tensor<4>,
+    /// Scale of the normalization, `[O]`.
+    pub gamma: Tensor<1>,
+    /// Offset of the normalization, `[O]`.
+    pub beta: Tensor<1>,
+    /// Stride of the convolution, rows first.
+    pub stride: [usize; 2],
+    /// Zeros around the picture, rows first.
+    pub padding: [usize; 2],
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// What is added to a [`residual_block`] before its last ReLU.
+#[derive(Debug, Clone)]
+pub enum Shortcut {
+    /// Nothing.
+    None,
+    /// The input.
+    Identity,
+    /// The input after a convolution and its normalization.
+    Projection(ConvNorm),
+}
+
+/// What [`residual_block`] returns.
+#[derive(Debug, Clone)]
+pub struct BlockOutput {
+    /// `[N, O, OH, OW]`.
+    pub output: Tensor<4>,
+    /// Mean and biased variance, `[O]` each, of every layer of the branch and then of the projection. No gradient
+    /// flows through them.
+    pub statistics: Vec<[Tensor<1>; 2]>,
+    /// How many values of each channel the statistics of each layer were taken of, `N·OH·OW`.
+    pub n_values: Vec<usize>,
+}
+
+/// One to three convolutions with batch normalization by the statistics of the batch, and a shortcut around them.
 ///
-/// The gradient is passed to both operands where the output is positive, and is zero elsewhere.
+/// ```text
+/// y = relu(norm(conv(… relu(norm(conv(x))) …)) + shortcut(x))
+/// ```
+/// With one layer and [`Shortcut::None`] this is the stem of a ResNet; two layers make the plain block, three the
+/// bottleneck. On the fast path it is one operation of the graph, which keeps only the input, the convolutions' outputs and
+/// its own output for the backward pass. With `recompute` it keeps input and output alone, and the backward pass
+/// computes the convolutions once more: less than half of the memory, a third more arithmetic, the same bits. Burn's own
+/// operations, where there is no fast path, keep what they keep.
 ///
 /// # Shapes
-/// - `a`, `b`: `[N, C, H, W]`, equal
+/// - `x`: `[N, C, H, W]`
+/// - returns: see [`BlockOutput`]
+///
+/// # Panics
+/// When `branch` is empty or longer than three, or shapes do not fit each other.
+///
+/// # Source
+/// He et al., *Deep Residual Learning for Image Recognition*, 2015, figures 3 and 5. <https://arxiv.org/abs/1512.03385>
+///
+/// # Example
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use twoview_kernels::{ConvNorm, Shortcut, residual_block};
+///
+/// let device = Device::flex();
+/// let layer = ConvNorm {
+///     weight: Tensor::ones([1, 1, 1, 1], &device),
+///     gamma: Tensor::ones([1], &device),
+///     beta: Tensor::zeros([1], &device),
+///     stride: [1, 1],
+///     padding: [0, 0],
+///     eps: 0.0,
+/// };
+/// let x = Tensor::<1>::from_floats([1.0, 3.0], &device).reshape([2, 1, 1, 1]);
+/// let block = residual_block(x, vec![layer], Shortcut::Identity, false);
+/// // Normalized to −1 and 1, then added to 1 and 3.
+/// assert_eq!(block.output.into_data().try_to_vec::<f32>().expect("f32"), [0.0, 4.0]);
+/// ```
+pub fn residual_block(x: Tensor<4>, branch: Vec<ConvNorm>, shortcut: Shortcut, recompute: bool) -> BlockOutput {
+    assert!((1..=3).contains(&branch.len()), "a block has one to three layers, got {}", branch.len());
+    #[cfg(feature = "flex")]
+    if let Some(geometries) = fast_geometries(&x, &branch, &shortcut) {
+        return fast_residual_block(x, branch, shortcut, recompute, geometries);
+    }
+    let (mut statistics, mut n_values) = (Vec::new(), Vec::new());
+    let mut layer = |x: Tensor<4>, layer: ConvNorm, relu: bool| {
+        let y = conv2d(x, layer.weight, layer.stride, layer.padding);
+        let norm = batch_norm_train(y, layer.gamma, layer.beta, layer.eps, relu);
+        statistics.push([norm.mean, norm.var]);
+        let [n, _, height, width] = norm.output.dims();
+        n_values.push(n * height * width);
+        norm.output
+    };
+    let last = branch.len() - 1;
+    let mut y = x.clone();
+    for (i, conv_norm) in branch.into_iter().enumerate() {
+        y = layer(y, conv_norm, i < last);
+    }
+    let output = match shortcut {
+        Shortcut::None => y,
+        Shortcut::Identity => y + x,
+        Shortcut::Projection(conv_norm) => y + layer(x, conv_norm, false),
+    };
+    BlockOutput { output: activation::relu(output), statistics, n_values }
+}
+
+/// The sizes of all convolutions, the projection's last, if the fast path can take the block.
+#[cfg(feature = "flex")]
+fn fast_geometries(x: &Tensor<4>, branch: &[ConvNorm], shortcut: &Shortcut) -> Option<Vec<Geometry>> {
+    let fits = |layer: &ConvNorm, x: [usize; 4]| {
+        let channels = [layer.weight.dims()[0]];
+        let fast = on_flex(&layer.weight) && on_flex(&layer.gamma) && on_flex(&layer.beta);
+        let fits = layer.gamma.dims() == channels && layer.beta.dims() == channels;
+        (fast && fits).then(|| Geometry::new(x, layer.weight.dims(), layer.stride, layer.padding)).flatten()
+    };
+    if !on_flex(x) {
+        return None;
+    }
+    let mut geometries: Vec<Geometry> = Vec::new();
+    for layer in branch {
+        let shape = geometries.last().map_or(x.dims(), Geometry::out_shape);
+        geometries.push(fits(layer, shape)?);
+    }
+    let out_shape = geometries.last()?.out_shape();
+    match shortcut {
+        Shortcut::None => Some(geometries),
+        Shortcut::Identity => (x.dims() == out_shape).then_some(geometries),
+        Shortcut::Projection(layer) => {
+            let projection = fits(layer, x.dims())?;
+            geometries.push(projection);
+            (projection.out_shape() == out_shape).then_some(geometries)
+        }
+    }
+}
+
+#[cfg(feature = "flex")]
+fn fast_residual_block(
+    x: Tensor<4>,
+    branch: Vec<ConvNorm>,
+    shortcut: Shortcut,
+    recompute: bool,
+    geometries: Vec<Geometry>,
+) -> BlockOutput {
+    use flex::{BlockTensors, LayerTensors, MaybeLayer};
+
+    let widths: Vec<_> = geometries.iter().map(|geometry| geometry.out_shape()[1]).collect();
+    let n_values = geometries.iter().map(|geometry| {
+        let [n, _, height, width] = geometry.out_shape();
+        n * height * width
+    });
+    let n_values = n_values.collect();
+    let mut geometries = geometries.into_iter();
+    let mut layer = |conv_norm: Option<ConvNorm>| match (conv_norm, geometries.next()) {
+        (Some(ConvNorm { weight, gamma, beta, eps, .. }), Some(geometry)) => MaybeLayer::Present(LayerTensors {
+            weight: weight.into_dispatch(),
+            gamma: gamma.into_dispatch(),
+            beta: beta.into_dispatch(),
+            geometry,
+            eps,
+        }),
+        _ => MaybeLayer::Absent,
+    };
+    let mut branch = branch.into_iter();
+    let MaybeLayer::Present(first) = layer(branch.next()) else { unreachable!("a block has a layer") };
+    let mut next = || branch.next().map_or(MaybeLayer::Absent, |conv_norm| layer(Some(conv_norm)));
+    let (second, third) = (next(), next());
+    let (identity, projection) = match shortcut {
+        Shortcut::None => (false, MaybeLayer::Absent),
+        Shortcut::Identity => (true, MaybeLayer::Absent),
+        Shortcut::Projection(conv_norm) => (false, layer(Some(conv_norm))),
+    };
+    let layers = BlockTensors { first, second, third, projection, identity, recompute };
+    let (output, statistics) = Dispatch::fast_residual_block(x.into_dispatch(), layers);
+    let statistics: Tensor<2> = Tensor::from_dispatch(statistics);
+    let mut start = 0;
+    let statistics = widths.into_iter().map(|width| {
+        let part = |row: usize| statistics.clone().slice([row..row + 1, start..start + width]).reshape([width]);
+        let pair = [part(0), part(1)];
+        start += width;
+        pair
+    });
+    let statistics = statistics.collect();
+    BlockOutput { output: Tensor::from_dispatch(output), statistics, n_values }
+}
+
+/// A convolution with a bias, as remains of [`ConvNorm`] for evaluation once its normalization is folded in.
+#[derive(Debug, Clone)]
+pub struct ConvBias {
+    /// `[O, C, KH, KW]`.
+    pub weight: Tensor<4>,
+    /// `[O]`.
+    pub bias: Tensor<1>,
+    /// Stride, rows first.
+    pub stride: [usize; 2],
+    /// Zeros around the picture, rows first.
+    pub padding: [usize; 2],
+}
+
+impl ConvBias {
+    /// The convolution of `x` plus bias and, if given, `shortcut`, cut at zero if `relu`.
+    ///
+    /// # Shapes
+    /// - `x`: `[N, C, H, W]`
+    /// - `shortcut`: that of the result
+    /// - returns: `[N, O, OH, OW]`, see [`conv2d`]
+    ///
+    /// # Panics
+    /// When shapes do not fit each other.
+    pub fn forward(&self, x: Tensor<4>, shortcut: Option<Tensor<4>>, relu: bool) -> Tensor<4> {
+        let Self { weight, bias, stride, padding } = self.clone();
+        #[cfg(feature = "flex")]
+        if on_flex(&x)
+            && on_flex(&weight)
+            && on_flex(&bias)
+            && shortcut.as_ref().is_none_or(on_flex)
+            && let Some(geometry) = Geometry::new(x.dims(), weight.dims(), stride, padding)
+            && bias.dims() == [weight.dims()[0]]
+            && shortcut.as_ref().is_none_or(|shortcut| shortcut.dims() == geometry.out_shape())
+        {
+            let shortcut = shortcut
+                .map_or(flex::MaybeTensor::Absent, |shortcut| flex::MaybeTensor::Present(shortcut.into_dispatch()));
+            let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+            return Tensor::from_dispatch(Dispatch::fast_conv_bias(x, weight, bias, shortcut, geometry, relu));
+        }
+        let mut y = module::conv2d(x, weight, Some(bias), ConvOptions::new(stride, padding, [1, 1], 1));
+        if let Some(shortcut) = shortcut {
+            y = y + shortcut;
+        }
+        if relu { activation::relu(y) } else { y }
+    }
+}
+
+/// The largest value of each square window.
+///
+/// # Shapes
+/// - `x`: `[N, C, H, W]`
+/// - returns: `[N, C, (H + 2·padding − kernel) / stride + 1, (W + 2·padding − kernel) / stride + 1]`
+///
+/// # Panics
+/// When `kernel` or `stride` is 0, or a window may lie in the padding alone (`2·padding > kernel`), or the kernel is
+/// larger than the padded picture.
 ///
 /// # Example
 /// ```
 /// use burn::tensor::{Device, Tensor};
 ///
-/// let device = Device::flex();
-/// let a = Tensor::<1>::from_floats([1.0, -3.0], &device).reshape([1, 1, 1, 2]);
-/// let b = Tensor::<1>::from_floats([1.0, 1.0], &device).reshape([1, 1, 1, 2]);
-/// let sum = twoview_kernels::add_relu(a, b);
-/// assert_eq!(sum.into_data().try_to_vec::<f32>().expect("f32"), [2.0, 0.0]);
+/// let x = Tensor::<1>::from_floats([1.0, 4.0, 3.0], &Device::flex()).reshape([1, 1, 1, 3]);
+/// let y = twoview_kernels::max_pool2d(x, 3, 2, 1);
+/// assert_eq!(y.into_data().try_to_vec::<f32>().expect("f32"), [4.0, 4.0]);
 /// ```
-pub fn add_relu(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+pub fn max_pool2d(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    assert!(kernel > 0 && stride > 0 && 2 * padding <= kernel, "a window must hold a pixel");
+    assert!(height.min(width) + 2 * padding >= kernel, "the kernel is larger than the padded picture");
+    // The number of a tap is kept in a byte.
     #[cfg(feature = "flex")]
-    if a.dims() == b.dims() && on_flex(&a) && on_flex(&b) {
-        return Tensor::from_dispatch(Dispatch::fast_add_relu(a.into_dispatch(), b.into_dispatch()));
+    if on_flex(&x) && kernel <= 15 && x.shape().num_elements() > 0 {
+        return Tensor::from_dispatch(Dispatch::fast_max_pool2d(x.into_dispatch(), [kernel, stride, padding]));
     }
-    activation::relu(a.add(b))
+    let options = MaxPoolOptions::new([kernel; 2]).with_stride([stride; 2]).with_padding([padding; 2]);
+    module::max_pool2d(x, options)
+}
+
+/// The mean of each channel over all positions.
+///
+/// # Shapes
+/// - `x`: `[N, C, H, W]`
+/// - returns: `[N, C]`
+///
+/// # Example
+/// ```
+/// use burn::tensor::{Device, Tensor};
+///
+/// let x = Tensor::<1>::from_floats([1.0, 3.0, 5.0, 7.0], &Device::flex()).reshape([1, 2, 1, 2]);
+/// let y = twoview_kernels::global_average_pool(x);
+/// assert_eq!(y.into_data().try_to_vec::<f32>().expect("f32"), [2.0, 6.0]);
+/// ```
+pub fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
+    let [n, channels, height, width] = x.dims();
+    #[cfg(feature = "flex")]
+    if on_flex(&x) && x.shape().num_elements() > 0 {
+        return Tensor::from_dispatch(Dispatch::fast_global_average_pool(x.into_dispatch()));
+    }
+    x.reshape([n, channels, height * width]).mean_dim(2).reshape([n, channels])
 }
 
 /// Whether the fast paths apply to an operand: flex, with or without autodiff, in f32.

@@ -6,11 +6,14 @@
 //! divides by a standard deviation that may be small for few elements, hence 1e-4 there. The cases are fixed: where a
 //! value lies within its rounding of zero, a ReLU may pass in f32 and not in f64, and no tolerance covers that.
 
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, Tensor, TensorData, activation, module};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use twoview_kernels::{add_relu, batch_norm_train, conv2d};
+use twoview_kernels::{
+    ConvBias, ConvNorm, InstructionSet, Shortcut, batch_norm_train, conv2d, global_average_pool, instruction_set,
+    limit_instruction_set, max_pool2d, residual_block,
+};
 
 const EPS: f64 = 1e-5;
 
@@ -93,6 +96,37 @@ impl ConvCase {
         })
     }
 
+    /// The folded convolution without a graph, and its portable form on an autodiff device.
+    #[track_caller]
+    fn check_bias(&self, relu: bool, with_shortcut: bool) {
+        let values = |seed: u64, shape: [usize; 4]| noise(seed, shape.iter().product());
+        let forward = |device: &Device, dtype: DType, fast: bool| {
+            let tensor =
+                |seed, shape| Tensor::<4>::from_data(TensorData::new(values(seed, shape), shape), (device, dtype));
+            let (x, weight) = (tensor(1, self.x), tensor(2, self.weight()));
+            let (stride, padding) = (self.stride, self.padding);
+            let bias = Tensor::<1>::from_data(
+                TensorData::new(noise(3, self.out_channels), [self.out_channels]),
+                (device, dtype),
+            );
+            let stock = module::conv2d(
+                x.clone(),
+                weight.clone(),
+                Some(bias.clone()),
+                ConvOptions::new(stride, padding, [1, 1], 1),
+            );
+            let shortcut = with_shortcut.then(|| tensor(4, stock.dims()));
+            if fast {
+                return ConvBias { weight, bias, stride, padding }.forward(x, shortcut, relu);
+            }
+            let y = shortcut.map_or(stock.clone(), |shortcut| stock + shortcut);
+            if relu { activation::relu(y) } else { y }
+        };
+        let want = [to_f64(forward(&Device::flex(), DType::F64, false))];
+        check(&[to_f64(forward(&Device::flex(), DType::F32, true))], &want, 1e-5, self);
+        check(&[to_f64(forward(&Device::flex().autodiff(), DType::F32, true))], &want, 1e-5, self);
+    }
+
     #[track_caller]
     fn check_against_burn(&self) {
         let stock = |x, w, stride, padding| module::conv2d(x, w, None, ConvOptions::new(stride, padding, [1, 1], 1));
@@ -100,16 +134,173 @@ impl ConvCase {
     }
 }
 
+/// A block: channels of its input and of each layer, kernels, and the stride of the second layer or of the only one.
+#[derive(Debug, Clone)]
+struct BlockCase {
+    x: [usize; 4],
+    layers: Vec<([usize; 2], usize)>,
+    stride: usize,
+    shortcut: bool,
+}
+
+impl BlockCase {
+    /// `(weight shape, stride, padding)` of every layer, the projection's last.
+    fn layers(&self) -> Vec<([usize; 4], usize, usize)> {
+        let strided = usize::from(self.layers.len() == 3);
+        let mut layers: Vec<_> = self
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(i, &([inputs, outputs], kernel))| {
+                ([outputs, inputs, kernel, kernel], if i == strided { self.stride } else { 1 }, kernel / 2)
+            })
+            .collect();
+        if self.is_projected() {
+            layers.push(([self.out_channels(), self.x[1], 1, 1], self.stride, 0));
+        }
+        layers
+    }
+
+    fn out_channels(&self) -> usize {
+        self.layers[self.layers.len() - 1].0[1]
+    }
+
+    fn is_projected(&self) -> bool {
+        self.shortcut && (self.stride > 1 || self.out_channels() != self.x[1])
+    }
+
+    fn run(&self, dtype: DType, fast: bool, recompute: bool) -> Vec<Vec<f64>> {
+        let layers = self.layers();
+        let mut leaves = vec![leaf(&noise(1, self.x.iter().product()), [self.x.iter().product()], dtype)];
+        for (i, (weight, ..)) in layers.iter().enumerate() {
+            let seed = 10 * i as u64;
+            let count = weight.iter().product();
+            // As large as a network's own initial values, so that no layer drowns the next.
+            let weights: Vec<f32> =
+                noise(2 + seed, count).into_iter().map(|w| w / (count as f32 / weight[0] as f32).sqrt()).collect();
+            leaves.push(leaf(&weights, [count], dtype));
+            leaves.push(leaf(
+                &noise(3 + seed, weight[0]).into_iter().map(|g| 1.0 + 0.5 * g).collect::<Vec<_>>(),
+                [weight[0]],
+                dtype,
+            ));
+            leaves.push(leaf(&noise(4 + seed, weight[0]), [weight[0]], dtype));
+        }
+        let x = leaves[0].clone().reshape(self.x);
+        let mut conv_norms: Vec<_> = layers
+            .iter()
+            .zip(leaves[1..].chunks_exact(3))
+            .map(|(&(shape, stride, padding), leaves)| ConvNorm {
+                weight: leaves[0].clone().reshape(shape),
+                gamma: leaves[1].clone(),
+                beta: leaves[2].clone(),
+                stride: [stride; 2],
+                padding: [padding; 2],
+                eps: EPS,
+            })
+            .collect();
+        let projection = if self.is_projected() { conv_norms.pop() } else { None };
+        let (y, statistics) = if fast {
+            let shortcut = match (projection, self.shortcut) {
+                (Some(projection), _) => Shortcut::Projection(projection),
+                (None, true) => Shortcut::Identity,
+                (None, false) => Shortcut::None,
+            };
+            let block = residual_block(x, conv_norms, shortcut, recompute);
+            let statistics: Vec<_> = block.statistics.into_iter().flatten().collect();
+            (block.output, statistics)
+        } else {
+            stock_block(x, conv_norms, projection, self.shortcut)
+        };
+        let mut results = vec![to_f64(y.clone())];
+        results.extend(statistics.into_iter().map(to_f64));
+        let direction = noise(99, y.shape().num_elements());
+        let direction = Tensor::<4>::from_data(TensorData::new(direction, y.dims()), (&y.device().inner(), dtype));
+        let gradients = (y * Tensor::from_inner(direction)).sum().backward();
+        results.extend(leaves.iter().map(|leaf| to_f64(leaf.grad(&gradients).expect("every leaf has a gradient"))));
+        results
+    }
+
+    /// A ReLU may pass in f32 what it stops in f64, so a few elements of a gradient may differ: compared is the distance
+    /// of the tensors. Three normalizations of few elements amplify rounding; hence 1e-3.
+    #[track_caller]
+    fn check_against_burn(&self, recompute: bool) {
+        let (got, want) = (self.run(DType::F32, true, recompute), self.run(DType::F64, false, false));
+        assert_eq!(got.len(), want.len());
+        for (which, (got, want)) in got.iter().zip(&want).enumerate() {
+            let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+            let distance = norm(&mut got.iter().zip(want).map(|(got, want)| got - want));
+            let scale = norm(&mut want.iter().copied()).max(1.0);
+            assert_eq!(got.len(), want.len(), "result {which} of {self:?}");
+            assert!(distance <= 1e-3 * scale, "result {which}: distance {distance}, norm {scale}; {self:?}");
+        }
+    }
+}
+
+/// The block of Burn's own operations: output and statistics.
+fn stock_block(
+    x: Tensor<4>,
+    branch: Vec<ConvNorm>,
+    projection: Option<ConvNorm>,
+    has_shortcut: bool,
+) -> (Tensor<4>, Vec<Tensor<1>>) {
+    let mut statistics = Vec::new();
+    let mut layer = |x: Tensor<4>, l: ConvNorm| {
+        let y = module::conv2d(x, l.weight, None, ConvOptions::new(l.stride, l.padding, [1, 1], 1));
+        let norm = module::batch_norm_train(y, l.gamma, l.beta, l.eps);
+        statistics.extend([norm.mean, norm.variance]);
+        norm.output
+    };
+    let last = branch.len() - 1;
+    let mut y = x.clone();
+    for (i, conv_norm) in branch.into_iter().enumerate() {
+        y = layer(y, conv_norm);
+        if i < last {
+            y = activation::relu(y);
+        }
+    }
+    let y = match projection {
+        Some(projection) => y + layer(x, projection),
+        None if has_shortcut => y + x,
+        None => y,
+    };
+    (activation::relu(y), statistics)
+}
+
+fn block_case() -> impl Strategy<Value = BlockCase> {
+    let width = || prop_oneof![1usize..5, Just(16usize), Just(24), Just(48), 60usize..80];
+    let odd = || prop_oneof![Just(1usize), Just(3)];
+    let layers = prop_oneof![
+        (width(), odd()).prop_map(|(a, k)| vec![(a, k)]),
+        (width(), width()).prop_map(|(a, b)| vec![(a, 3), (b, 3)]),
+        (width(), width()).prop_map(|(a, b)| vec![(a, 1), (a, 3), (b, 1)]),
+    ];
+    (1usize..4, width(), 4usize..14, 4usize..14, layers, 1usize..3, any::<bool>()).prop_map(
+        |(n, c, h, w, layers, stride, shortcut)| {
+            let mut inputs = c;
+            let layers = layers.into_iter().map(|(outputs, kernel)| {
+                let layer = ([inputs, outputs], kernel);
+                inputs = outputs;
+                layer
+            });
+            // Enough values per channel that no variance is all rounding.
+            BlockCase { x: [n + 1, c, h, w], layers: layers.collect(), stride, shortcut }
+        },
+    )
+}
+
 fn conv_case() -> impl Strategy<Value = ConvCase> {
     let side = 1usize..20;
     (
-        (1usize..6, 1usize..7, side.clone(), side),
-        1usize..20,
-        (1usize..5, 1usize..5),
-        (1usize..4, 1usize..4),
-        (0usize..4, 0usize..4),
+        (1usize..6, prop_oneof![1usize..7, 15usize..35], side.clone(), side),
+        prop_oneof![1usize..20, 60usize..140],
+        // Half of the cases are such that Winograd's tiles apply.
+        prop_oneof![
+            ((1usize..5, 1usize..5), (1usize..4, 1usize..4), (0usize..4, 0usize..4)),
+            (Just((3, 3)), Just((1, 1)), (0usize..3, 0usize..3)),
+        ],
     )
-        .prop_map(|((n, c, h, w), out_channels, (kh, kw), (sh, sw), (ph, pw))| ConvCase {
+        .prop_map(|((n, c, h, w), out_channels, ((kh, kw), (sh, sw), (ph, pw)))| ConvCase {
             // Grow the picture where the kernel would not fit.
             x: [n, c, h.max(kh.saturating_sub(2 * ph)), w.max(kw.saturating_sub(2 * pw))],
             out_channels,
@@ -154,17 +345,49 @@ proptest! {
     }
 
     #[test]
-    fn add_relu_agrees_with_burn((n, c, h, w) in (1usize..4, 1usize..4, 1usize..40, 1usize..40)) {
+    fn a_residual_block_agrees_with_burn(case in block_case()) {
+        case.check_against_burn(false);
+        case.check_against_burn(true);
+    }
+
+    #[test]
+    fn max_pool_agrees_with_burn(
+        (n, c, h, w) in (1usize..4, 1usize..40, 3usize..20, 3usize..20),
+        (kernel, stride, padding) in (1usize..4, 1usize..4).prop_flat_map(|(k, s)| (Just(k), Just(s), 0..=k / 2)),
+    ) {
         let shape = [n, c, h, w];
-        let (a, b) = (noise(1, shape.iter().product()), noise(2, shape.iter().product()));
+        let x = noise(1, shape.iter().product());
         let case = |fast: bool| {
-            run(DType::F32, [(&a, shape.to_vec()), (&b, shape.to_vec())], |[a, b]| {
-                let (a, b) = (a.clone().reshape(shape), b.clone().reshape(shape));
-                if fast { add_relu(a, b) } else { activation::relu(a + b) }
+            run(DType::F32, [(&x, shape.to_vec())], |[x]| {
+                let x = x.clone().reshape(shape);
+                if fast {
+                    return max_pool2d(x, kernel, stride, padding);
+                }
+                let options = MaxPoolOptions::new([kernel; 2]).with_stride([stride; 2]).with_padding([padding; 2]);
+                module::max_pool2d(x, options)
             })
         };
-        // One addition and a comparison: the same bits.
-        check(&case(true), &case(false), 0.0, &shape);
+        // Forward picks values, backward adds at most nine of them.
+        check(&case(true), &case(false), 1e-6, &(shape, kernel, stride, padding));
+    }
+
+    #[test]
+    fn global_average_pool_agrees_with_burn((n, c, h, w) in (1usize..4, 1usize..40, 1usize..12, 1usize..12)) {
+        let shape = [n, c, h, w];
+        let x = noise(1, shape.iter().product());
+        let case = |dtype, fast: bool| {
+            run(dtype, [(&x, shape.to_vec())], |[x]| {
+                let x = x.clone().reshape(shape);
+                let y = if fast { global_average_pool(x) } else { x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c]) };
+                y.reshape([n, c, 1, 1])
+            })
+        };
+        check(&case(DType::F32, true), &case(DType::F64, false), 1e-6, &shape);
+    }
+
+    #[test]
+    fn conv_bias_agrees_with_burn(case in conv_case(), relu: bool, with_shortcut: bool) {
+        case.check_bias(relu, with_shortcut);
     }
 }
 
@@ -179,6 +402,10 @@ fn conv2d_agrees_with_burn_on_the_layers_of_a_resnet() {
         ([40, 64, 2, 2], 64, 3, 1, 1),
         ([2, 3, 64, 64], 16, 7, 2, 3),
         ([2, 64, 7, 7], 256, 1, 1, 0),
+        ([2, 130, 9, 13], 200, 3, 1, 1), // Several blocks of channels, tiles that are cut.
+        ([1, 256, 8, 8], 256, 3, 1, 1),
+        ([1, 16, 70, 66], 16, 3, 1, 1), // One picture is cut into rows.
+        ([1, 16, 70, 66], 32, 3, 2, 1),
         ([1, 1, 1, 1], 1, 1, 1, 0),
         ([1, 1, 5, 5], 2, 3, 2, 4), // More padding than the kernel covers.
     ] {
@@ -196,7 +423,6 @@ fn other_element_types_are_left_to_burn() {
     let device = Device::flex();
     let x = Tensor::<4>::ones([2, 1, 1, 2], (&device, DType::F64));
     let ones = Tensor::<1>::ones([1], (&device, DType::F64));
-    assert_eq!(to_f64(add_relu(x.clone(), x.clone())), [2.0; 4]);
     assert_eq!(to_f64(batch_norm_train(x, ones.clone(), ones, EPS, true).output), [1.0; 4]);
 }
 
@@ -268,6 +494,9 @@ fn results_repeat_bit_for_bit_on_any_number_of_threads() {
     let case = ConvCase { x: [37, 5, 9, 9], out_channels: 12, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
     let step = || {
         let mut results = case.run(DType::F32, conv2d);
+        let block =
+            BlockCase { x: [37, 20, 9, 9], layers: vec![([20, 32], 3), ([32, 32], 3)], stride: 2, shortcut: true };
+        results.extend(block.run(DType::F32, true, false));
         let shape = case.x;
         let x = noise(1, shape.iter().product());
         results.extend(run(
@@ -297,7 +526,6 @@ fn inference_needs_no_autodiff_device_and_views_are_read_as_such() {
     let stock = module::conv2d(x.clone(), weight.clone(), None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1));
     let fast = conv2d(x.clone(), weight, [1, 1], [1, 1]);
     check(&[to_f64(fast)], &[to_f64(stock)], 1e-5, &"views");
-    check(&[to_f64(add_relu(x.clone(), x.clone()))], &[to_f64(activation::relu(x.clone() + x))], 0.0, &"views");
 }
 
 #[test]
@@ -318,7 +546,17 @@ fn a_constant_input_gets_no_gradient_and_a_constant_weight_neither() {
 fn nan_is_not_hidden_by_the_relu() {
     let device = Device::flex();
     let x = Tensor::<4>::full([1, 1, 2, 2], f32::NAN, &device);
-    assert!(to_f64(add_relu(x.clone(), x.clone())).into_iter().all(f64::is_nan));
+    assert!(to_f64(max_pool2d(x.clone(), 2, 1, 0)).into_iter().all(f64::is_nan));
     let norm = batch_norm_train(x, Tensor::ones([1], &device), Tensor::zeros([1], &device), EPS, true);
     assert!(to_f64(norm.output).into_iter().all(f64::is_nan));
+}
+
+#[test]
+fn recomputing_gives_the_same_bits() {
+    for (layers, stride) in
+        [(vec![([16, 16], 3), ([16, 16], 3)], 1), (vec![([16, 32], 1), ([32, 32], 3), ([32, 64], 1)], 2)]
+    {
+        let case = BlockCase { x: [3, 16, 12, 12], layers, stride, shortcut: true };
+        assert_eq!(case.run(DType::F32, true, true), case.run(DType::F32, true, false));
+    }
 }

@@ -1,9 +1,9 @@
 //! The process-wide switch, alone in its process.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use twoview_kernels::{add_relu, batch_norm_train, conv2d, enabled, set_enabled};
+use twoview_kernels::{ConvNorm, Shortcut, batch_norm_train, conv2d, enabled, residual_block, set_enabled};
 
-/// Forward values of all three operations in a row, and the weight's gradient.
+/// Forward values of the operations in a row, and the weight's gradient.
 fn step() -> (Vec<f32>, Vec<f32>) {
     let device = Device::flex().autodiff();
     let wave = |count: usize| (0..count).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>();
@@ -11,7 +11,15 @@ fn step() -> (Vec<f32>, Vec<f32>) {
     let weight = Tensor::<4>::from_data(TensorData::new(wave(81), [3, 3, 3, 3]), &device).require_grad();
     let y = conv2d(x.clone(), weight.clone(), [1, 1], [1, 1]);
     let norm = batch_norm_train(y, Tensor::ones([3], &device), Tensor::zeros([3], &device), 1e-5, true);
-    let y = add_relu(norm.output, x);
+    let layer = ConvNorm {
+        weight: weight.clone(),
+        gamma: Tensor::ones([3], &device),
+        beta: Tensor::zeros([3], &device),
+        stride: [1, 1],
+        padding: [1, 1],
+        eps: 1e-5,
+    };
+    let y = residual_block(norm.output + x, vec![layer], Shortcut::Identity, false).output;
     let gradients = (y.clone() * y.clone()).sum().backward();
     let values = |data: TensorData| data.try_to_vec::<f32>().expect("f32");
     (values(y.into_data()), values(weight.grad(&gradients).expect("a leaf").into_data()))

@@ -1,5 +1,7 @@
 //! The sizes of one convolution, checked once.
 
+use super::pixels::{Extent, padded};
+
 /// The sizes of a convolution `[N, C, H, W] → [N, O, OH, OW]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Geometry {
@@ -31,9 +33,39 @@ impl Geometry {
         Some(Self { images, in_channels, in_size, out_channels, out_size, kernel, stride, padding })
     }
 
-    /// Elements of one output picture.
-    pub(super) fn out_picture(&self) -> usize {
-        self.out_channels * self.out_size[0] * self.out_size[1]
+    /// The output's shape, `[N, O, OH, OW]`.
+    pub(crate) fn out_shape(&self) -> [usize; 4] {
+        [self.images, self.out_channels, self.out_size[0], self.out_size[1]]
+    }
+
+    /// Elements between two pixels of the input.
+    ///
+    /// Few channels, as of a picture, are left as they are: only the left operand of a product reads them, and
+    /// padding would multiply the work.
+    pub(super) fn in_stride(&self) -> usize {
+        if self.in_channels < 8 { self.in_channels } else { padded(self.in_channels) }
+    }
+
+    /// The input as pixels.
+    pub(super) fn input(&self) -> Extent {
+        let [height, width] = self.in_size;
+        Extent { images: self.images, height, width, stride: self.in_stride() }
+    }
+
+    /// The gradient of the input as pixels, whose stride is whole vectors.
+    pub(super) fn input_gradient(&self) -> Extent {
+        Extent { stride: padded(self.in_channels), ..self.input() }
+    }
+
+    /// The output, and its gradient, as pixels.
+    pub(super) fn output(&self) -> Extent {
+        let [height, width] = self.out_size;
+        Extent { images: self.images, height, width, stride: padded(self.out_channels) }
+    }
+
+    /// Elements of the weight.
+    pub(super) fn weights(&self) -> usize {
+        self.out_channels * self.in_channels * self.kernel[0] * self.kernel[1]
     }
 }
 

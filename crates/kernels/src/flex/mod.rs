@@ -1,27 +1,82 @@
 //! The fast paths: operations on flex tensors, and their place in Burn's autodiff graph.
 
-mod add_relu;
 mod batch_norm;
+pub(crate) mod buffer;
 mod conv2d;
+mod conv_bias;
+mod direct;
+mod frame;
 mod geometry;
-mod patches;
+mod pixels;
+mod pool;
 mod product;
-mod vectorized;
+mod region;
+mod residual_block;
+mod scratch;
+mod shared;
+mod vector;
+pub(crate) mod vectorized;
+mod winograd;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
 use burn::tensor::TensorData;
 
-use batch_norm::{Batch, Statistics};
+use batch_norm::{Gradient, Mask, Normalization, Shortcut, Statistics, normalize};
+use buffer::Buffer;
+use conv_bias::Finish;
+use frame::Source;
 pub(crate) use geometry::Geometry;
+use pixels::{Extent, Pixels, into_tensor, padded};
+pub(crate) use pool::Pooling;
+use residual_block::{Around, Block, Layer};
+use shared::Shared;
 
 type FlexTensor = FloatTensor<Flex>;
 
-/// Elements below which splitting an elementwise loop over threads does not pay.
-const TASK_ELEMENTS: usize = 1 << 15;
+/// Parameters of a convolution with its normalization, `[O, C, KH, KW]`, `[O]` and `[O]`.
+#[derive(ExtensionType)]
+pub(crate) struct LayerTensors<B: Backend> {
+    pub(crate) weight: FloatTensor<B>,
+    pub(crate) gamma: FloatTensor<B>,
+    pub(crate) beta: FloatTensor<B>,
+    pub(crate) geometry: Geometry,
+    pub(crate) eps: f64,
+}
+
+/// A layer that may be absent.
+#[derive(ExtensionType)]
+pub(crate) enum MaybeLayer<B: Backend> {
+    Absent,
+    Present(#[extension_type] LayerTensors<B>),
+}
+
+/// The layers of a block.
+#[derive(ExtensionType)]
+pub(crate) struct BlockTensors<B: Backend> {
+    #[extension_type]
+    pub(crate) first: LayerTensors<B>,
+    #[extension_type]
+    pub(crate) second: MaybeLayer<B>,
+    #[extension_type]
+    pub(crate) third: MaybeLayer<B>,
+    #[extension_type]
+    pub(crate) projection: MaybeLayer<B>,
+    /// Whether the input itself is added where there is no projection.
+    pub(crate) identity: bool,
+    /// Whether the outputs of the convolutions are computed again in the backward pass.
+    pub(crate) recompute: bool,
+}
+
+/// A tensor that may be absent.
+#[derive(ExtensionType)]
+pub(crate) enum MaybeTensor<B: Backend> {
+    Absent,
+    Present(FloatTensor<B>),
+}
 
 /// The operations as Burn dispatches them. Callers have checked device, element type and shapes.
 #[backend_extension(Flex, Autodiff)]
@@ -38,8 +93,35 @@ pub(crate) trait FastOps: Backend {
         relu: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    /// See [`crate::add_relu`].
-    fn fast_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// See [`crate::residual_block`]: output, and the flat `[2, channels of all layers]` of means and variances.
+    fn fast_residual_block(
+        x: FloatTensor<Self>,
+        #[extension_type] layers: BlockTensors<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// See [`crate::ConvBias::forward`].
+    fn fast_conv_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        #[extension_type] shortcut: MaybeTensor<Self>,
+        geometry: Geometry,
+        relu: bool,
+    ) -> FloatTensor<Self> {
+        let channels = geometry.out_shape()[1];
+        let bias = Self::float_reshape(bias, [1, channels, 1, 1].into());
+        let mut y = Self::float_add(Self::fast_conv2d(x, weight, geometry), bias);
+        if let MaybeTensor::Present(shortcut) = shortcut {
+            y = Self::float_add(y, shortcut);
+        }
+        if relu { Self::relu(y) } else { y }
+    }
+
+    /// See [`crate::max_pool2d`].
+    fn fast_max_pool2d(x: FloatTensor<Self>, size: [usize; 3]) -> FloatTensor<Self>;
+
+    /// See [`crate::global_average_pool`].
+    fn fast_global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// A flex tensor that owns exactly `values`.
@@ -47,12 +129,138 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
+fn per_channel(values: &[f64]) -> FlexTensor {
+    tensor(values.iter().copied().map(batch_norm::round).collect(), [values.len()])
+}
+
+fn values(tensor: &FlexTensor) -> Vec<f32> {
+    tensor.to_contiguous().storage::<f32>().to_vec()
+}
+
+/// A convolution with the pixels it read, as its backward pass needs them.
+#[derive(Debug, Clone)]
+struct Conv2d {
+    x: Pixels,
+    weight: FlexTensor,
+    geometry: Geometry,
+}
+
+impl Conv2d {
+    fn new(x: FlexTensor, weight: FlexTensor, geometry: Geometry) -> Self {
+        Self { x: Pixels::new(x, geometry.in_stride()), weight: weight.to_contiguous(), geometry }
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { values: self.x.values(), extent: self.geometry.input(), normalize: None }
+    }
+
+    fn forward(&self) -> FlexTensor {
+        let extent = self.geometry.output();
+        let mut y = Buffer::take(extent.elements());
+        conv2d::forward(&self.geometry, self.source(), self.weight.storage(), Shared::new(&mut y), &|_, _| ());
+        into_tensor(y, extent, self.geometry.out_channels)
+    }
+
+    fn input_gradient(&self, dy: &[f32]) -> FlexTensor {
+        let extent = self.geometry.input_gradient();
+        let mut dx = Buffer::take(extent.elements());
+        let shared = Shared::new(&mut dx);
+        conv2d::input_gradient(&self.geometry, dy, self.weight.storage(), shared, false, &|_, _| ());
+        into_tensor(dx, extent, self.geometry.in_channels)
+    }
+
+    fn weight_gradient(&self, dy: &[f32]) -> FlexTensor {
+        let dw = conv2d::weight_gradient(&self.geometry, self.source(), dy);
+        tensor(dw, self.weight.shape().dims::<4>())
+    }
+}
+
+/// A batch normalization with the pixels it read, as its backward pass needs them.
+#[derive(Debug, Clone)]
+struct BatchNorm {
+    x: Pixels,
+    extent: Extent,
+    channels: usize,
+    norm: Normalization,
+    relu: bool,
+}
+
+impl BatchNorm {
+    fn new(x: FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, eps: f64, relu: bool) -> Self {
+        let [images, channels, height, width] = x.shape().dims();
+        let extent = Extent { images, height, width, stride: padded(channels) };
+        let x = Pixels::new(x, extent.stride);
+        let statistics = Statistics::of(x.values(), extent.stride, channels);
+        let norm = Normalization::new(statistics, &values(gamma), &values(beta), eps);
+        Self { x, extent, channels, norm, relu }
+    }
+
+    fn forward(&self) -> FlexTensor {
+        let mut y = Buffer::take(self.extent.elements());
+        normalize(self.x.values(), &self.norm.affine, Shortcut::None, self.relu, &mut y);
+        into_tensor(y, self.extent, self.channels)
+    }
+
+    /// The gradients of `x`, `gamma` and `beta`.
+    fn backward(&self, dy: FlexTensor) -> [FlexTensor; 3] {
+        let mask = if self.relu { Mask::Own } else { Mask::None };
+        let mut d = Pixels::new(dy, self.extent.stride).into_buffer();
+        let gradient = Gradient::new(self.x.values(), &d, mask, &self.norm);
+        gradient.replace_gradient(self.x.values(), &mut d, mask, &self.norm.affine);
+        [
+            into_tensor(d, self.extent, self.channels),
+            tensor(gradient.gamma, [self.channels]),
+            tensor(gradient.beta, [self.channels]),
+        ]
+    }
+
+    fn mean(&self) -> FlexTensor {
+        per_channel(&self.norm.statistics.mean)
+    }
+
+    fn var(&self) -> FlexTensor {
+        per_channel(&self.norm.statistics.var)
+    }
+}
+
+impl LayerTensors<Flex> {
+    fn into_layer(self) -> Layer {
+        let Self { weight, gamma, beta, geometry, eps } = self;
+        let [weight, gamma, beta] = [weight, gamma, beta].map(|tensor| tensor.to_contiguous());
+        Layer { geometry, weight, gamma, beta, eps }
+    }
+}
+
+impl<B: Backend> BlockTensors<B> {
+    /// The branch's layers and the projection.
+    fn into_layers(self) -> (Vec<LayerTensors<B>>, Option<LayerTensors<B>>) {
+        let present = |layer| match layer {
+            MaybeLayer::Present(layer) => Some(layer),
+            MaybeLayer::Absent => None,
+        };
+        let branch = std::iter::once(self.first).chain(present(self.second)).chain(present(self.third));
+        (branch.collect(), present(self.projection))
+    }
+}
+
+fn run_block(x: FlexTensor, layers: BlockTensors<Flex>) -> (FlexTensor, FlexTensor, Block) {
+    let (identity, recompute) = (layers.identity, layers.recompute);
+    let (branch, projection) = layers.into_layers();
+    let branch = branch.into_iter().map(LayerTensors::into_layer).collect();
+    let around = match projection {
+        Some(projection) => Around::Projection(projection.into_layer()),
+        None if identity => Around::Identity,
+        None => Around::Nothing,
+    };
+    let (out, block) = residual_block::forward(x, branch, around, recompute);
+    let statistics = block.statistics();
+    let channels = statistics.len() / 2;
+    (out, tensor(statistics, [2, channels]), block)
+}
+
 impl FastOps for Flex {
     fn fast_conv2d(x: FlexTensor, weight: FlexTensor, geometry: Geometry) -> FlexTensor {
-        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-        let y = conv2d::forward(&geometry, x.storage(), weight.storage());
-        let [height, width] = geometry.out_size;
-        tensor(y, [geometry.images, geometry.out_channels, height, width])
+        Conv2d::new(x, weight, geometry).forward()
     }
 
     fn fast_batch_norm(
@@ -62,85 +270,77 @@ impl FastOps for Flex {
         eps: f64,
         relu: bool,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let norm = BatchNorm::new(x, gamma, beta, eps, relu);
+        let norm = BatchNorm::new(x, &gamma, &beta, eps, relu);
         (norm.forward(), norm.mean(), norm.var())
     }
 
-    fn fast_add_relu(a: FlexTensor, b: FlexTensor) -> FlexTensor {
-        let shape = a.shape().dims::<4>();
-        let (a, b) = (a.to_contiguous(), b.to_contiguous());
-        tensor(add_relu::forward(a.storage(), b.storage()), shape)
+    fn fast_residual_block(x: FlexTensor, layers: BlockTensors<Self>) -> (FlexTensor, FlexTensor) {
+        let (out, statistics, _) = run_block(x, layers);
+        (out, statistics)
+    }
+
+    fn fast_conv_bias(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        shortcut: MaybeTensor<Self>,
+        geometry: Geometry,
+        relu: bool,
+    ) -> FlexTensor {
+        let conv = Conv2d::new(x, weight, geometry);
+        let extent = geometry.output();
+        let mut bias = values(&bias);
+        bias.resize(extent.stride, 0.0);
+        let shortcut = match shortcut {
+            MaybeTensor::Present(shortcut) => Some(Pixels::new(shortcut, extent.stride)),
+            MaybeTensor::Absent => None,
+        };
+        let finish = Finish { bias, shortcut: shortcut.as_ref().map(Pixels::values), relu };
+        let mut y = Buffer::take(extent.elements());
+        finish.after(&conv, Shared::new(&mut y));
+        into_tensor(y, extent, geometry.out_shape()[1])
+    }
+
+    fn fast_max_pool2d(x: FlexTensor, size: [usize; 3]) -> FlexTensor {
+        MaxPool::new(x, size).0
+    }
+
+    fn fast_global_average_pool(x: FlexTensor) -> FlexTensor {
+        let (extent, channels) = extent_of(&x);
+        let means = pool::global_mean(Pixels::new(x, extent.stride).values(), extent, channels);
+        tensor(means, [extent.images, channels])
     }
 }
 
-/// What forward and backward of a batch normalization share.
-#[derive(Debug, Clone)]
-struct BatchNorm {
-    x: FlexTensor,
-    gamma: FlexTensor,
-    beta: FlexTensor,
-    statistics: Statistics,
-    eps: f64,
-    relu: bool,
-}
-
-impl BatchNorm {
-    fn new(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, eps: f64, relu: bool) -> Self {
-        let x = x.to_contiguous();
-        let statistics = batch_norm::statistics(batch(&x), x.storage());
-        let (gamma, beta) = (gamma.to_contiguous(), beta.to_contiguous());
-        Self { x, gamma, beta, statistics, eps, relu }
-    }
-
-    fn forward(&self) -> FlexTensor {
-        let y = batch_norm::forward(
-            batch(&self.x),
-            self.x.storage(),
-            &self.statistics,
-            self.gamma.storage(),
-            self.beta.storage(),
-            self.eps,
-            self.relu,
-        );
-        tensor(y, self.x.shape().dims::<4>())
-    }
-
-    /// The gradients of `x`, `gamma` and `beta`.
-    fn backward(&self, output_gradient: FlexTensor) -> [FlexTensor; 3] {
-        let gradients = batch_norm::backward(
-            batch(&self.x),
-            self.x.storage(),
-            output_gradient.to_contiguous().storage(),
-            &self.statistics,
-            self.gamma.storage(),
-            self.beta.storage(),
-            self.eps,
-            self.relu,
-        );
-        let channels = gradients.gamma.len();
-        [
-            tensor(gradients.x, self.x.shape().dims::<4>()),
-            tensor(gradients.gamma, [channels]),
-            tensor(gradients.beta, [channels]),
-        ]
-    }
-
-    fn mean(&self) -> FlexTensor {
-        per_channel(&self.statistics.mean)
-    }
-
-    fn var(&self) -> FlexTensor {
-        per_channel(&self.statistics.var)
-    }
-}
-
-fn batch(x: &FlexTensor) -> Batch {
+/// A picture batch as pixels, padded to whole vectors, and its channels.
+fn extent_of(x: &FlexTensor) -> (Extent, usize) {
     let [images, channels, height, width] = x.shape().dims();
-    Batch { images, channels, pixels: height * width }
+    (Extent { images, height, width, stride: padded(channels) }, channels)
 }
 
-fn per_channel(values: &[f64]) -> FlexTensor {
-    tensor(values.iter().copied().map(batch_norm::round).collect(), [values.len()])
+/// A maximum pooling as its backward pass needs it.
+#[derive(Debug, Clone)]
+struct MaxPool {
+    pooling: Pooling,
+    channels: usize,
+    taps: Vec<u8>,
+}
+
+impl MaxPool {
+    /// Pools with `[kernel, stride, padding]`.
+    fn new(x: FlexTensor, [kernel, stride, padding]: [usize; 3]) -> (FlexTensor, Self) {
+        let (input, channels) = extent_of(&x);
+        let size = |size: usize| (size + 2 * padding - kernel) / stride + 1;
+        let output = Extent { height: size(input.height), width: size(input.width), ..input };
+        let pooling = Pooling { input, output, kernel, stride, padding };
+        let (y, taps) = pooling.forward(Pixels::new(x, input.stride).values());
+        (into_tensor(y, output, channels), Self { pooling, channels, taps })
+    }
+
+    fn backward(&self, dy: FlexTensor) -> FlexTensor {
+        let dy = Pixels::new(dy, self.pooling.output.stride);
+        into_tensor(self.pooling.backward(dy.values(), &self.taps), self.pooling.input, self.channels)
+    }
 }
 
 impl<C: CheckpointStrategy> FastOps for Autodiff<Flex, C> {
@@ -149,34 +349,27 @@ impl<C: CheckpointStrategy> FastOps for Autodiff<Flex, C> {
         struct Conv2dBackward;
 
         impl Backward<Flex, 2> for Conv2dBackward {
-            type State = (FlexTensor, FlexTensor, Geometry);
+            type State = Conv2d;
 
             fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
                 let [x_node, weight_node] = ops.parents;
-                let (x, weight, geometry) = ops.state;
-                let gradient = gradients.consume::<Flex>(&ops.node).to_contiguous();
+                let conv = ops.state;
+                let dy = Pixels::new(gradients.consume::<Flex>(&ops.node), conv.geometry.output().stride);
                 if let Some(node) = x_node {
-                    let values = conv2d::input_gradient(&geometry, gradient.storage(), weight.storage());
-                    gradients.register::<Flex>(node.id, tensor(values, x.shape().dims::<4>()));
+                    gradients.register::<Flex>(node.id, conv.input_gradient(dy.values()));
                 }
                 if let Some(node) = weight_node {
-                    let values = conv2d::weight_gradient(&geometry, x.storage(), gradient.storage());
-                    gradients.register::<Flex>(node.id, tensor(values, weight.shape().dims::<4>()));
+                    gradients.register::<Flex>(node.id, conv.weight_gradient(dy.values()));
                 }
             }
         }
 
         let preparation = Conv2dBackward.prepare::<C>([x.node(), weight.node()]);
+        let conv = Conv2d::new(x.into_primitive(), weight.into_primitive(), geometry);
+        let y = conv.forward();
         match preparation.compute_bound().stateful() {
-            OpsKind::Tracked(preparation) => {
-                let x = x.into_primitive().to_contiguous();
-                let weight = weight.into_primitive().to_contiguous();
-                let y = Flex::fast_conv2d(x.clone(), weight.clone(), geometry);
-                preparation.finish((x, weight, geometry), y)
-            }
-            OpsKind::UnTracked(preparation) => {
-                preparation.finish(Flex::fast_conv2d(x.into_primitive(), weight.into_primitive(), geometry))
-            }
+            OpsKind::Tracked(preparation) => preparation.finish(conv, y),
+            OpsKind::UnTracked(preparation) => preparation.finish(y),
         }
     }
 
@@ -204,7 +397,7 @@ impl<C: CheckpointStrategy> FastOps for Autodiff<Flex, C> {
         }
 
         let preparation = BatchNormBackward.prepare::<C>([x.node(), gamma.node(), beta.node()]);
-        let norm = BatchNorm::new(x.into_primitive(), gamma.into_primitive(), beta.into_primitive(), eps, relu);
+        let norm = BatchNorm::new(x.into_primitive(), gamma.primitive(), beta.primitive(), eps, relu);
         let (y, mean, var) = (norm.forward(), norm.mean(), norm.var());
         let y = match preparation.compute_bound().stateful() {
             OpsKind::Tracked(preparation) => preparation.finish(norm, y),
@@ -213,29 +406,124 @@ impl<C: CheckpointStrategy> FastOps for Autodiff<Flex, C> {
         (y, Self::from_inner(mean), Self::from_inner(var))
     }
 
-    fn fast_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fast_residual_block(x: FloatTensor<Self>, layers: BlockTensors<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let BlockTensors { first, second, third, projection, identity, recompute } = layers;
+        let (x, node) = x.into_parts();
+        let mut nodes = vec![node];
+        let mut inner = |layer: LayerTensors<Self>| {
+            let LayerTensors { weight, gamma, beta, geometry, eps } = layer;
+            let [weight, gamma, beta] = [weight, gamma, beta].map(|tensor| {
+                let (primitive, node) = tensor.into_parts();
+                nodes.push(node);
+                primitive
+            });
+            LayerTensors { weight, gamma, beta, geometry, eps }
+        };
+        let first = inner(first);
+        let mut maybe = |layer| match layer {
+            MaybeLayer::Present(layer) => MaybeLayer::Present(inner(layer)),
+            MaybeLayer::Absent => MaybeLayer::Absent,
+        };
+        let (second, third, projection) = (maybe(second), maybe(third), maybe(projection));
+        let layers = BlockTensors { first, second, third, projection, identity, recompute };
+        let (out, statistics, block) = run_block(x, layers);
+        // The input and three parameters of one to four layers.
+        let out = match nodes.len() {
+            4 => record::<C, 4>(nodes, block, out),
+            7 => record::<C, 7>(nodes, block, out),
+            10 => record::<C, 10>(nodes, block, out),
+            _ => record::<C, 13>(nodes, block, out),
+        };
+        (out, Self::from_inner(statistics))
+    }
+
+    fn fast_max_pool2d(x: FloatTensor<Self>, size: [usize; 3]) -> FloatTensor<Self> {
         #[derive(Debug)]
-        struct AddReluBackward;
+        struct MaxPoolBackward;
 
-        impl Backward<Flex, 2> for AddReluBackward {
-            type State = FlexTensor;
+        impl Backward<Flex, 1> for MaxPoolBackward {
+            type State = MaxPool;
 
-            fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
-                let y = ops.state;
-                let gradient = gradients.consume::<Flex>(&ops.node).to_contiguous();
-                let values = add_relu::backward(y.storage(), gradient.storage());
-                let gradient = tensor(values, y.shape().dims::<4>());
-                for node in ops.parents.into_iter().flatten() {
-                    gradients.register::<Flex>(node.id, gradient.clone());
+            fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
+                let dy = gradients.consume::<Flex>(&ops.node);
+                if let [Some(node)] = ops.parents {
+                    gradients.register::<Flex>(node.id, ops.state.backward(dy));
                 }
             }
         }
 
-        let preparation = AddReluBackward.prepare::<C>([a.node(), b.node()]);
-        let y = Flex::fast_add_relu(a.into_primitive(), b.into_primitive());
+        let preparation = MaxPoolBackward.prepare::<C>([x.node()]);
+        let (y, pool) = MaxPool::new(x.into_primitive(), size);
         match preparation.compute_bound().stateful() {
-            OpsKind::Tracked(preparation) => preparation.finish(y.clone(), y),
+            OpsKind::Tracked(preparation) => preparation.finish(pool, y),
             OpsKind::UnTracked(preparation) => preparation.finish(y),
         }
+    }
+
+    fn fast_global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct MeanBackward;
+
+        impl Backward<Flex, 1> for MeanBackward {
+            type State = (Extent, usize);
+
+            fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
+                let d = gradients.consume::<Flex>(&ops.node).to_contiguous();
+                let (extent, channels) = ops.state;
+                if let [Some(node)] = ops.parents {
+                    let dx = pool::global_mean_gradient(d.storage(), extent, channels);
+                    gradients.register::<Flex>(node.id, into_tensor(dx, extent, channels));
+                }
+            }
+        }
+
+        let preparation = MeanBackward.prepare::<C>([x.node()]);
+        let x = x.into_primitive();
+        let state = extent_of(&x);
+        let y = Flex::fast_global_average_pool(x);
+        match preparation.compute_bound().stateful() {
+            OpsKind::Tracked(preparation) => preparation.finish(state, y),
+            OpsKind::UnTracked(preparation) => preparation.finish(y),
+        }
+    }
+}
+
+/// Puts a block into the graph behind its `N` inputs: `x`, then weight, gamma and beta of each layer.
+fn record<C: CheckpointStrategy, const N: usize>(
+    nodes: Vec<NodeGuard>,
+    block: Block,
+    out: FlexTensor,
+) -> FloatTensor<Autodiff<Flex, C>> {
+    #[derive(Debug)]
+    struct BlockBackward;
+
+    impl<const N: usize> Backward<Flex, N> for BlockBackward {
+        type State = Block;
+
+        fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
+            let d_out = gradients.consume::<Flex>(&ops.node);
+            let mut parents = ops.parents.into_iter();
+            let x = parents.next().flatten();
+            let shapes = ops.state.weight_shapes();
+            let (dx, layers) = ops.state.backward(d_out, x.is_some());
+            if let (Some(node), Some(dx)) = (x, dx) {
+                gradients.register::<Flex>(node.id, dx);
+            }
+            for (layer, shape) in layers.into_iter().zip(shapes) {
+                let channels = [shape[0]];
+                let values = [tensor(layer.weight, shape), tensor(layer.gamma, channels), tensor(layer.beta, channels)];
+                for (value, node) in values.into_iter().zip(parents.by_ref()) {
+                    if let Some(node) = node {
+                        gradients.register::<Flex>(node.id, value);
+                    }
+                }
+            }
+        }
+    }
+
+    let Ok(nodes) = <[NodeGuard; N]>::try_from(nodes) else { unreachable!("a block has one to four layers") };
+    match BlockBackward.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(preparation) => preparation.finish(block, out),
+        OpsKind::UnTracked(preparation) => preparation.finish(out),
     }
 }

@@ -1,363 +1,367 @@
-//! The product of two small row-major matrices that sit in the cache.
+//! Products of small matrices that sit in the cache, without packing the left operand.
 //!
-//! All arithmetic of the convolution happens here. The left matrix is read one scalar at a time and
-//! broadcast, the right one a vector at a time, so neither needs packing; a block of the result stays in
-//! registers over the whole depth. Callers cut their work so that the right matrix, `depth × 48`, is
-//! in the first or second level cache while it is used once per block of rows.
+//! All multiplications of the convolutions happen here. Pixels are rows and channels are columns, and the channels of a
+//! pixel are neighbours in memory; so both products read one scalar of the left operand and broadcast it, read
+//! whole vectors of the right one, and keep a block of the result in registers over the depth.
+//!
+//! ```text
+//! multiply         out[i, j] (+)= Σ_s Σ_k left[i·stride + segment_s + k] · right[(s·depth + k)·width + j]
+//! multiply_pairs   out[i, j]  += Σ_s Σ_p left[left_s + p·left_stride + i] · right[right_s + p·right_stride + j]
+//! ```
+//! The first is for outputs and input gradients, its segments being rows of a kernel's window. The second is for weight
+//! gradients, its segments being rows of pixels.
 
 #![allow(
     unsafe_code,
     reason = "register blocks need vector intrinsics on raw pointers; bounds are asserted once per product"
 )]
 
-/// Columns of the widest register block, and so the best width of a right matrix.
-pub(super) const TILE: usize = 48;
+use super::shared::Shared;
+use super::vector::{LANES, Vector, with_vectors};
 
-/// The number of columns of every product is a multiple of this.
-pub(super) const LANES: usize = 16;
+/// Columns of the widest register block, and so the best width of a right operand.
+pub(super) const PANEL: usize = 4 * LANES;
 
-/// A row-major matrix inside a longer slice: row `i` starts at `i · stride`.
+/// The rows of the left operand of [`multiply`].
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct LeftRows<'a> {
     pub(super) values: &'a [f32],
+    /// Distance of two rows.
     pub(super) stride: usize,
-}
-
-/// Sizes of a product: `[rows, depth] × [depth, columns]`.
-#[derive(Clone, Copy)]
-pub(super) struct Sizes {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
+    /// Where each segment of the first row begins.
+    pub(super) segments: &'a [usize],
+    /// Elements of a segment.
     pub(super) depth: usize,
 }
 
-/// Computes `out = left · right`, or `out += left · right` if `accumulate`.
+/// Where a product is written.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) values: Shared<'a>,
+    /// Where the first row begins.
+    pub(super) offset: usize,
+    /// Distance of two rows.
+    pub(super) stride: usize,
+    pub(super) rows: usize,
+    /// Columns, a multiple of [`LANES`].
+    pub(super) width: usize,
+}
+
+impl Target<'_> {
+    fn check(&self) {
+        let Self { offset, stride, rows, width, .. } = *self;
+        assert!(width.is_multiple_of(LANES), "{width} columns are not whole vectors");
+        assert!(stride >= width || rows <= 1, "rows of the result overlap");
+        assert!(reach(offset, stride, rows, width) <= self.values.len(), "result exceeds its slice");
+    }
+}
+
+/// The end of the last of `rows` rows of `width`, `stride` apart; saturates.
+fn reach(offset: usize, stride: usize, rows: usize, width: usize) -> usize {
+    rows.saturating_sub(1).saturating_mul(stride).saturating_add(offset).saturating_add(width)
+}
+
+/// Computes `out = left · right`, or `out += left · right` if `accumulate`; see the module.
 ///
-/// Each element is one sum over the depth in ascending order, started from the old value or from zero;
-/// it does not depend on where in the matrix the element stands.
+/// Each element is one sum in ascending order of segments and depth, started from the old value or from zero; it
+/// does not depend on where in the result it stands.
+///
+/// # Safety
+/// No other task touches the target's elements meanwhile.
 ///
 /// # Panics
-/// When a matrix does not fit into its slice or `sizes.columns` is not a multiple of [`LANES`].
-pub(super) fn multiply(
-    left: Rows<'_>,
-    right: Rows<'_>,
-    out: &mut [f32],
-    out_stride: usize,
-    sizes: Sizes,
-    accumulate: bool,
-) {
-    let Sizes { rows, columns, depth } = sizes;
-    if rows == 0 || columns == 0 {
+/// When an operand does not fit into its slice.
+pub(super) unsafe fn multiply(left: LeftRows<'_>, right: &[f32], out: Target<'_>, accumulate: bool) {
+    if out.rows == 0 || out.width == 0 {
         return;
     }
-    assert!(columns.is_multiple_of(LANES), "{columns} columns are not whole vectors");
-    assert!(fits(left.values.len(), left.stride, rows, depth), "left matrix exceeds its slice");
-    assert!(fits(right.values.len(), right.stride, depth, columns), "right matrix exceeds its slice");
-    assert!(fits(out.len(), out_stride, rows, columns), "result exceeds its slice");
-    assert!(out_stride >= columns, "rows of the result overlap");
-
-    let job = Job {
+    out.check();
+    let first = left.segments.iter().copied().max().unwrap_or(0);
+    assert!(reach(first, left.stride, out.rows, left.depth) <= left.values.len(), "left operand exceeds its slice");
+    assert!(left.segments.len() * left.depth * out.width <= right.len(), "right operand exceeds its slice");
+    let job = Multiply {
         left: left.values.as_ptr(),
         left_stride: left.stride,
-        right: right.values.as_ptr(),
-        right_stride: right.stride,
-        out: out.as_mut_ptr(),
-        out_stride,
-        sizes,
+        segments: left.segments,
+        depth: left.depth,
+        right: right.as_ptr(),
+        right_stride: out.width,
+        out: out.values.at(out.offset),
+        out_stride: out.stride,
+        rows: out.rows,
+        width: out.width,
         accumulate,
     };
-    // SAFETY: the assertions above keep every element inside its slice, `out` is borrowed exclusively
-    // and so overlaps neither operand, and a variant runs only where its features were detected.
-    unsafe {
-        #[cfg(target_arch = "x86_64")]
-        if super::vectorized::has_avx512() {
-            return x86::avx512(&job);
-        } else if super::vectorized::has_avx2() {
-            return x86::avx2(&job);
-        }
-        job.run::<[f32; 4]>();
+    // SAFETY: the assertions keep every element inside its slice; exclusive use of the target is the caller's promise.
+    unsafe { run_multiply(&job) }
+}
+
+/// Segments of pixels for [`multiply_pairs`].
+#[derive(Clone, Copy)]
+pub(super) struct Pairs<'a> {
+    pub(super) left: &'a [f32],
+    pub(super) left_stride: usize,
+    pub(super) right: &'a [f32],
+    pub(super) right_stride: usize,
+    /// Where each segment begins on the left and on the right.
+    pub(super) segments: &'a [(usize, usize)],
+    /// Pixels of a segment.
+    pub(super) depth: usize,
+}
+
+/// Adds the products of pairs of pixels to `out`; see the module.
+///
+/// # Safety
+/// No other task touches the target's elements meanwhile.
+///
+/// # Panics
+/// When an operand does not fit into its slice.
+pub(super) unsafe fn multiply_pairs(pairs: Pairs<'_>, out: Target<'_>) {
+    if out.rows == 0 || out.width == 0 || pairs.depth == 0 {
+        return;
     }
+    out.check();
+    let left = pairs.segments.iter().map(|pair| pair.0).max().unwrap_or(0);
+    let right = pairs.segments.iter().map(|pair| pair.1).max().unwrap_or(0);
+    let reach_of = |start, stride, width| reach(start, stride, pairs.depth, width);
+    assert!(reach_of(left, pairs.left_stride, out.rows) <= pairs.left.len(), "left operand exceeds its slice");
+    assert!(reach_of(right, pairs.right_stride, out.width) <= pairs.right.len(), "right operand exceeds its slice");
+    let job = MultiplyPairs {
+        left: pairs.left.as_ptr(),
+        left_stride: pairs.left_stride,
+        right: pairs.right.as_ptr(),
+        right_stride: pairs.right_stride,
+        segments: pairs.segments,
+        depth: pairs.depth,
+        out: out.values.at(out.offset),
+        out_stride: out.stride,
+        rows: out.rows,
+        width: out.width,
+    };
+    // SAFETY: the assertions keep every element inside its slice; exclusive use of the target is the caller's promise.
+    unsafe { run_multiply_pairs(&job) }
 }
 
-/// Whether a matrix of `rows` rows of `columns`, `stride` apart, fits into a slice of length `len`.
-fn fits(len: usize, stride: usize, rows: usize, columns: usize) -> bool {
-    let end = rows.saturating_sub(1).checked_mul(stride).and_then(|start| start.checked_add(columns));
-    rows == 0 || end.is_some_and(|end| end <= len)
-}
-
-/// A checked product on raw pointers.
-struct Job {
+/// A checked [`multiply`] on raw pointers.
+struct Multiply<'a> {
     left: *const f32,
     left_stride: usize,
+    segments: &'a [usize],
+    depth: usize,
     right: *const f32,
     right_stride: usize,
     out: *mut f32,
     out_stride: usize,
-    sizes: Sizes,
+    rows: usize,
+    width: usize,
     accumulate: bool,
 }
 
-impl Job {
-    /// Walks over the result, one block of columns after the other.
-    ///
-    /// # Safety
-    /// The matrices must be valid for the sizes, and the processor must have what `V` needs.
-    #[inline(always)]
-    unsafe fn run<V: Vector>(&self) {
-        let mut column = 0;
-        while column < self.sizes.columns {
-            // SAFETY: as for this function; each call stays left of the last column.
-            unsafe {
-                match (self.sizes.columns - column) / V::WIDTH {
-                    1 => self.block_column::<V, 1>(column),
-                    2 => self.block_column::<V, 2>(column),
-                    _ => self.block_column::<V, 3>(column),
-                }
-            }
-            column += V::WIDTH * ((self.sizes.columns - column) / V::WIDTH).min(3);
-        }
-    }
-
-    /// Computes `N` vectors of columns for all rows. Few columns leave registers for more rows.
-    ///
-    /// # Safety
-    /// As for [`Job::run`], and `N` vectors must remain from `column` on.
-    #[inline(always)]
-    unsafe fn block_column<V: Vector, const N: usize>(&self, column: usize) {
-        let mut row = 0;
-        while row < self.sizes.rows {
-            let left = self.sizes.rows - row;
-            // SAFETY: as for this function; each call stays above the last row.
-            row += unsafe {
-                match left.min(if N == 1 { 2 * V::MAX_ROWS } else { V::MAX_ROWS }) {
-                    16.. if N == 1 => self.block::<V, 16, N>(row, column),
-                    8.. => self.block::<V, 8, N>(row, column),
-                    4.. => self.block::<V, 4, N>(row, column),
-                    2.. => self.block::<V, 2, N>(row, column),
-                    _ => self.block::<V, 1, N>(row, column),
-                }
-            };
-        }
-    }
-
-    /// Computes `R` rows by `N` vectors in registers and returns `R`.
-    ///
-    /// # Safety
-    /// As for [`Job::run`], and the block must lie inside the result.
-    #[inline(always)]
-    unsafe fn block<V: Vector, const R: usize, const N: usize>(&self, row: usize, column: usize) -> usize {
-        // SAFETY: rows `row..row + R` and `N` vectors from `column` on lie inside the matrices.
-        unsafe {
-            let left = self.left.add(row * self.left_stride);
-            let right = self.right.add(column);
-            let out = self.out.add(row * self.out_stride + column);
-
-            let mut sums = [[V::splat(0.0); N]; R];
-            if self.accumulate {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = V::load(out.add(r * self.out_stride + v * V::WIDTH));
-                    }
-                }
-            }
-            for k in 0..self.sizes.depth {
-                let mut vectors = [V::splat(0.0); N];
-                for (v, vector) in vectors.iter_mut().enumerate() {
-                    *vector = V::load(right.add(k * self.right_stride + v * V::WIDTH));
-                }
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let scalar = V::splat(*left.add(r * self.left_stride + k));
-                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                        *sum = scalar.mul_add(vector, *sum);
-                    }
-                }
-            }
-            for (r, sums) in sums.iter().enumerate() {
-                for (v, sum) in sums.iter().enumerate() {
-                    sum.store(out.add(r * self.out_stride + v * V::WIDTH));
-                }
-            }
-        }
-        R
-    }
+/// A checked [`multiply_pairs`] on raw pointers.
+struct MultiplyPairs<'a> {
+    left: *const f32,
+    left_stride: usize,
+    right: *const f32,
+    right_stride: usize,
+    segments: &'a [(usize, usize)],
+    depth: usize,
+    out: *mut f32,
+    out_stride: usize,
+    rows: usize,
+    width: usize,
 }
 
-/// A vector register.
+with_vectors! {
+    /// # Safety
+    /// The operands must be valid for their sizes.
+    unsafe fn run_multiply(job: &Multiply<'_>) = multiply_body
+}
+
+with_vectors! {
+    /// # Safety
+    /// The operands must be valid for their sizes.
+    unsafe fn run_multiply_pairs(job: &MultiplyPairs<'_>) = multiply_pairs_body
+}
+
+#[inline(always)]
+unsafe fn multiply_body<V: Vector>(job: &Multiply<'_>) {
+    // SAFETY: passed on to the caller.
+    unsafe { cover::<V, _>(job) }
+}
+
+#[inline(always)]
+unsafe fn multiply_pairs_body<V: Vector>(job: &MultiplyPairs<'_>) {
+    // SAFETY: passed on to the caller.
+    unsafe { cover::<V, _>(job) }
+}
+
+/// A product whose result is computed in blocks.
+trait Blocks {
+    fn rows(&self) -> usize;
+    fn width(&self) -> usize;
+
+    /// Computes `R` rows and `N` vectors of columns.
+    ///
+    /// # Safety
+    /// The block must lie inside the result, the operands must be valid, and the processor must have what `V` needs.
+    unsafe fn block<V: Vector, const R: usize, const N: usize>(&self, row: usize, column: usize);
+}
+
+/// Computes the whole result, one strip of columns after the other.
 ///
 /// # Safety
-/// The methods may only be called where the processor has the features behind the type, and with
-/// pointers to `WIDTH` elements. [`LANES`] is a multiple of `WIDTH`.
-unsafe trait Vector: Copy {
-    /// Elements of a vector.
-    const WIDTH: usize;
-    /// Rows of a block of three vectors that fit into the registers.
-    const MAX_ROWS: usize;
-
-    unsafe fn splat(value: f32) -> Self;
-    unsafe fn load(from: *const f32) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+/// The operands must be valid for their sizes, and the processor must have what `V` needs.
+#[inline(always)]
+unsafe fn cover<V: Vector, B: Blocks>(job: &B) {
+    let mut column = 0;
+    while column < job.width() {
+        let vectors = ((job.width() - column) / V::WIDTH).min(V::ROW);
+        // SAFETY: passed on to the caller; the strip ends at or before the last column.
+        unsafe {
+            match vectors {
+                1 => strip::<V, B, 1>(job, column),
+                2 => strip::<V, B, 2>(job, column),
+                3 => strip::<V, B, 3>(job, column),
+                _ => strip::<V, B, 4>(job, column),
+            }
+        }
+        column += vectors * V::WIDTH;
+    }
 }
 
-/// The baseline, which the compiler maps to what the target has.
-// SAFETY: no feature beyond the target's baseline is used.
-unsafe impl Vector for [f32; 4] {
-    const WIDTH: usize = 4;
-    const MAX_ROWS: usize = 4;
-
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> Self {
-        [value; 4]
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller passes a pointer to four elements; alignment is not assumed.
-        unsafe { from.cast::<Self>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller passes a pointer to four elements; alignment is not assumed.
-        unsafe { to.cast::<Self>().write_unaligned(self) }
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, factor: Self, mut term: Self) -> Self {
-        for (term, (a, b)) in term.iter_mut().zip(self.into_iter().zip(factor)) {
-            // A fused operation is a function call on targets that lack the instruction.
-            *term = if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
-                a.mul_add(b, *term)
+/// Computes `N` vectors of columns of all rows, in the tallest blocks whose sums fit into the registers.
+///
+/// # Safety
+/// As for [`cover`], and `N` vectors must remain from `column` on.
+#[inline(always)]
+unsafe fn strip<V: Vector, B: Blocks, const N: usize>(job: &B, column: usize) {
+    let rows = job.rows();
+    let mut row = 0;
+    while row < rows {
+        let left = rows - row;
+        let fits = |height: usize| left >= height && height * N <= V::SUMS;
+        // SAFETY: passed on to the caller; each block ends at or before the last row.
+        row += unsafe {
+            if fits(16) {
+                job.block::<V, 16, N>(row, column);
+                16
+            } else if fits(12) {
+                job.block::<V, 12, N>(row, column);
+                12
+            } else if fits(8) {
+                job.block::<V, 8, N>(row, column);
+                8
+            } else if fits(6) {
+                job.block::<V, 6, N>(row, column);
+                6
+            } else if fits(4) {
+                job.block::<V, 4, N>(row, column);
+                4
+            } else if fits(2) {
+                job.block::<V, 2, N>(row, column);
+                2
             } else {
-                a * b + *term
-            };
-        }
-        term
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    //! The vectors of x86-64 beyond the baseline.
-
-    use super::{Job, Vector};
-    use std::arch::x86_64::*;
-
-    /// # Safety
-    /// As for [`Job::run`].
-    #[target_feature(enable = "avx512f,avx512vl,avx512dq,fma")]
-    pub(super) unsafe fn avx512(job: &Job) {
-        // SAFETY: passed on to the caller.
-        unsafe { job.run::<__m512>() }
-    }
-
-    /// # Safety
-    /// As for [`Job::run`].
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2(job: &Job) {
-        // SAFETY: passed on to the caller.
-        unsafe { job.run::<__m256>() }
-    }
-
-    macro_rules! vector {
-        ($type:ty, $width:literal, $max_rows:literal, $splat:ident, $load:ident, $store:ident, $mul_add:ident) => {
-            // SAFETY: the intrinsics are unaligned; features and pointers are the caller's duty.
-            unsafe impl Vector for $type {
-                const WIDTH: usize = $width;
-                const MAX_ROWS: usize = $max_rows;
-
-                #[inline(always)]
-                unsafe fn splat(value: f32) -> Self {
-                    // SAFETY: see the implementation.
-                    unsafe { $splat(value) }
-                }
-                #[inline(always)]
-                unsafe fn load(from: *const f32) -> Self {
-                    // SAFETY: see the implementation.
-                    unsafe { $load(from) }
-                }
-                #[inline(always)]
-                unsafe fn store(self, to: *mut f32) {
-                    // SAFETY: see the implementation.
-                    unsafe { $store(to, self) }
-                }
-                #[inline(always)]
-                unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
-                    // SAFETY: see the implementation.
-                    unsafe { $mul_add(self, factor, term) }
-                }
+                job.block::<V, 1, N>(row, column);
+                1
             }
         };
     }
-    vector!(__m512, 16, 8, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
-    vector!(__m256, 8, 4, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Loads a block of sums.
+///
+/// # Safety
+/// `from` must be valid for `R` rows of `N` vectors, and the processor must have what `V` needs.
+#[inline(always)]
+unsafe fn load_sums<V: Vector, const R: usize, const N: usize>(from: *const f32, stride: usize) -> [[V; N]; R] {
+    // SAFETY: passed on to the caller.
+    std::array::from_fn(|r| std::array::from_fn(|v| unsafe { V::load(from.add(r * stride + v * V::WIDTH)) }))
+}
 
-    /// Small integers: products and sums are exact in f32, so every variant must give the same bits.
-    fn check(job: unsafe fn(&Job), rows: usize, columns: usize, depth: usize, accumulate: bool) {
-        let (left_stride, right_stride, out_stride) = (depth + 3, columns + 5, columns + 2);
-        let value = |i: usize| (i * 7 % 11) as f32 - 5.0;
-        let left: Vec<f32> = (0..rows * left_stride).map(value).collect();
-        let right: Vec<f32> = (0..depth * right_stride).map(|i| value(i + 3)).collect();
-        let before: Vec<f32> = (0..rows * out_stride).map(|i| value(i + 5)).collect();
-        let mut out = before.clone();
-        let product = Job {
-            left: left.as_ptr(),
-            left_stride,
-            right: right.as_ptr(),
-            right_stride,
-            out: out.as_mut_ptr(),
-            out_stride,
-            sizes: Sizes { rows, columns, depth },
-            accumulate,
-        };
-        // SAFETY: the slices were sized for the strides; the caller checked the features.
-        unsafe { job(&product) };
-
-        for (i, (&got, &old)) in out.iter().zip(&before).enumerate() {
-            let (row, column) = (i / out_stride, i % out_stride);
-            let sum: f32 = (0..depth)
-                .map(|k| left[row * left_stride + k] * right.get(k * right_stride + column).unwrap_or(&0.0))
-                .sum();
-            let want = match (column < columns, accumulate) {
-                (false, _) => old, // Between the rows nothing is written.
-                (true, false) => sum,
-                (true, true) => old + sum,
-            };
-            assert_eq!(got, want, "{rows}×{depth}×{columns} at [{row}, {column}]");
+/// Stores a block of sums.
+///
+/// # Safety
+/// As for [`load_sums`].
+#[inline(always)]
+unsafe fn store_sums<V: Vector, const R: usize, const N: usize>(sums: [[V; N]; R], to: *mut f32, stride: usize) {
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.into_iter().enumerate() {
+            // SAFETY: passed on to the caller.
+            unsafe { sum.store(to.add(r * stride + v * V::WIDTH)) }
         }
     }
+}
 
-    #[test]
-    fn every_variant_is_exact_on_integers() {
-        let mut variants: Vec<unsafe fn(&Job)> = vec![Job::run::<[f32; 4]>];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if crate::flex::vectorized::has_avx2() {
-                variants.push(x86::avx2);
-            }
-            if crate::flex::vectorized::has_avx512() {
-                variants.push(x86::avx512);
-            }
-        }
-        for job in variants {
-            for rows in [1, 2, 3, 7, 8, 9, 16, 31] {
-                for columns in [16, 32, 48, 64, 80, 112] {
-                    for (depth, accumulate) in [(0, false), (0, true), (1, false), (5, true), (40, false)] {
-                        check(job, rows, columns, depth, accumulate);
+impl Blocks for Multiply<'_> {
+    #[inline(always)]
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    #[inline(always)]
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    #[inline(always)]
+    unsafe fn block<V: Vector, const R: usize, const N: usize>(&self, row: usize, column: usize) {
+        // SAFETY: rows `row..row + R` and `N` vectors from `column` on lie inside the operands.
+        unsafe {
+            let out = self.out.add(row * self.out_stride + column);
+            let mut sums: [[V; N]; R] =
+                if self.accumulate { load_sums(out, self.out_stride) } else { [[V::splat(0.0); N]; R] };
+            let mut right = self.right.add(column);
+            for &segment in self.segments {
+                let left = self.left.add(row * self.left_stride + segment);
+                for k in 0..self.depth {
+                    let vectors: [V; N] = std::array::from_fn(|v| V::load(right.add(v * V::WIDTH)));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let scalar = V::splat(*left.add(r * self.left_stride + k));
+                        for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                            *sum = scalar.mul_add(vector, *sum);
+                        }
                     }
+                    right = right.wrapping_add(self.right_stride);
                 }
             }
+            store_sums(sums, out, self.out_stride);
         }
     }
+}
 
-    #[test]
-    #[should_panic(expected = "right matrix exceeds its slice")]
-    fn a_short_slice_is_refused() {
-        let sizes = Sizes { rows: 1, columns: 16, depth: 2 };
-        let left = Rows { values: &[1.0; 2], stride: 2 };
-        let right = Rows { values: &[1.0; 31], stride: 16 };
-        multiply(left, right, &mut [0.0; 16], 16, sizes, false);
+impl Blocks for MultiplyPairs<'_> {
+    #[inline(always)]
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    #[inline(always)]
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    #[inline(always)]
+    unsafe fn block<V: Vector, const R: usize, const N: usize>(&self, row: usize, column: usize) {
+        // SAFETY: rows `row..row + R` and `N` vectors from `column` on lie inside the operands.
+        unsafe {
+            let out = self.out.add(row * self.out_stride + column);
+            let mut sums: [[V; N]; R] = load_sums(out, self.out_stride);
+            for &(left, right) in self.segments {
+                let mut left = self.left.add(left + row);
+                let mut right = self.right.add(right + column);
+                for _ in 0..self.depth {
+                    let vectors: [V; N] = std::array::from_fn(|v| V::load(right.add(v * V::WIDTH)));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let scalar = V::splat(*left.add(r));
+                        for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                            *sum = scalar.mul_add(vector, *sum);
+                        }
+                    }
+                    left = left.wrapping_add(self.left_stride);
+                    right = right.wrapping_add(self.right_stride);
+                }
+            }
+            store_sums(sums, out, self.out_stride);
+        }
     }
 }
