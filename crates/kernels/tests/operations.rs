@@ -169,7 +169,8 @@ impl BlockCase {
         self.shortcut && (self.stride > 1 || self.out_channels() != self.x[1])
     }
 
-    fn run(&self, dtype: DType, fast: bool, recompute: bool) -> Vec<Vec<f64>> {
+    /// If `apart`, every channel of a normalization is positive throughout or negative throughout.
+    fn run(&self, dtype: DType, fast: bool, recompute: bool, apart: bool) -> Vec<Vec<f64>> {
         let layers = self.layers();
         let mut leaves = vec![leaf(&noise(1, self.x.iter().product()), [self.x.iter().product()], dtype)];
         for (i, (weight, ..)) in layers.iter().enumerate() {
@@ -179,12 +180,11 @@ impl BlockCase {
             let weights: Vec<f32> =
                 noise(2 + seed, count).into_iter().map(|w| w / (count as f32 / weight[0] as f32).sqrt()).collect();
             leaves.push(leaf(&weights, [count], dtype));
-            leaves.push(leaf(
-                &noise(3 + seed, weight[0]).into_iter().map(|g| 1.0 + 0.5 * g).collect::<Vec<_>>(),
-                [weight[0]],
-                dtype,
-            ));
-            leaves.push(leaf(&noise(4 + seed, weight[0]), [weight[0]], dtype));
+            let gammas: Vec<f32> = noise(3 + seed, weight[0]).into_iter().map(|g| 0.6 + 0.3 * g).collect();
+            let offset = |b: f32| if apart { b + 7.0 * b.signum() } else { b };
+            let betas: Vec<f32> = noise(4 + seed, weight[0]).into_iter().map(offset).collect();
+            leaves.push(leaf(&gammas, [weight[0]], dtype));
+            leaves.push(leaf(&betas, [weight[0]], dtype));
         }
         let x = leaves[0].clone().reshape(self.x);
         let mut conv_norms: Vec<_> = layers
@@ -221,18 +221,21 @@ impl BlockCase {
         results
     }
 
-    /// A ReLU may pass in f32 what it stops in f64, so a few elements of a gradient may differ: compared is the distance
-    /// of the tensors. Three normalizations of few elements amplify rounding; hence 1e-3.
+    /// With channels apart no ReLU can pass in f32 what it stops in f64, and the rounding of a few normalizations
+    /// is all that remains: 1e-3 of a tensor's norm. Otherwise one such element shifts its window of the gradient, and all
+    /// sums a little.
     #[track_caller]
     fn check_against_burn(&self, recompute: bool) {
-        let (got, want) = (self.run(DType::F32, true, recompute), self.run(DType::F64, false, false));
-        assert_eq!(got.len(), want.len());
-        for (which, (got, want)) in got.iter().zip(&want).enumerate() {
-            let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-            let distance = norm(&mut got.iter().zip(want).map(|(got, want)| got - want));
-            let scale = norm(&mut want.iter().copied()).max(1.0);
-            assert_eq!(got.len(), want.len(), "result {which} of {self:?}");
-            assert!(distance <= 1e-3 * scale, "result {which}: distance {distance}, norm {scale}; {self:?}");
+        for (apart, tolerance) in [(true, 1e-3), (false, 4e-2)] {
+            let (got, want) = (self.run(DType::F32, true, recompute, apart), self.run(DType::F64, false, false, apart));
+            assert_eq!(got.len(), want.len());
+            for (which, (got, want)) in got.iter().zip(&want).enumerate() {
+                assert_eq!(got.len(), want.len(), "result {which} of {self:?}");
+                let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+                let distance = norm(&mut got.iter().zip(want).map(|(got, want)| got - want));
+                let scale = norm(&mut want.iter().copied()).max(1.0);
+                assert!(distance <= tolerance * scale, "result {which}: distance {distance}, norm {scale}; {self:?}");
+            }
         }
     }
 }
@@ -496,7 +499,7 @@ fn results_repeat_bit_for_bit_on_any_number_of_threads() {
         let mut results = case.run(DType::F32, conv2d);
         let block =
             BlockCase { x: [37, 20, 9, 9], layers: vec![([20, 32], 3), ([32, 32], 3)], stride: 2, shortcut: true };
-        results.extend(block.run(DType::F32, true, false));
+        results.extend(block.run(DType::F32, true, false, false));
         let shape = case.x;
         let x = noise(1, shape.iter().product());
         results.extend(run(
@@ -557,6 +560,6 @@ fn recomputing_gives_the_same_bits() {
         [(vec![([16, 16], 3), ([16, 16], 3)], 1), (vec![([16, 32], 1), ([32, 32], 3), ([32, 64], 1)], 2)]
     {
         let case = BlockCase { x: [3, 16, 12, 12], layers, stride, shortcut: true };
-        assert_eq!(case.run(DType::F32, true, true), case.run(DType::F32, true, false));
+        assert_eq!(case.run(DType::F32, true, true, false), case.run(DType::F32, true, false, false));
     }
 }

@@ -76,8 +76,9 @@ pub(super) unsafe fn multiply(left: LeftRows<'_>, right: &[f32], out: Target<'_>
         return;
     }
     out.check();
-    let first = left.segments.iter().copied().max().unwrap_or(0);
-    assert!(reach(first, left.stride, out.rows, left.depth) <= left.values.len(), "left operand exceeds its slice");
+    if let Some(&last) = left.segments.iter().max().filter(|_| left.depth > 0) {
+        assert!(reach(last, left.stride, out.rows, left.depth) <= left.values.len(), "left operand exceeds its slice");
+    }
     assert!(left.segments.len() * left.depth * out.width <= right.len(), "right operand exceeds its slice");
     let job = Multiply {
         left: left.values.as_ptr(),
