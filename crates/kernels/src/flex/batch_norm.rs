@@ -385,16 +385,18 @@ vectorized! {
     /// See [`sums`].
     fn sums_part<const MASK: u8>(x: &[f32], d: &[f32], out: &[f32], affine: &Affine, sums: &mut [[f64; 2]]) {
         let stride = affine.scale.len();
-        let coefficients = lanes(affine);
+        let [origins, scales, offsets] = lanes(affine);
         let block = BLOCK * stride;
-        for (number, (x, d)) in x.chunks(block).zip(d.chunks(block)).enumerate() {
-            for group in 0..stride / LANES {
-                let [origin, scale, offset] = coefficients.map(|values| &values[group]);
+        // Of a mask that is not read, any slice of the right length serves.
+        let out = if MASK == OUTPUT { out } else { d };
+        for ((x, d), out) in x.chunks(block).zip(d.chunks(block)).zip(out.chunks(block)) {
+            let coefficients = origins.iter().zip(scales).zip(offsets);
+            for (group, (sums, ((origin, scale), offset))) in sums.chunks_exact_mut(LANES).zip(coefficients).enumerate() {
+                // One group at a time, so that its sums stay in registers.
                 let (mut sum, mut product) = ([0.0f32; LANES], [0.0f32; LANES]);
-                for (pixel, (x, d)) in x.chunks_exact(stride).zip(d.chunks_exact(stride)).enumerate() {
-                    let at = group * LANES;
-                    let (x, d) = (&x[at..at + LANES], &d[at..at + LANES]);
-                    let out = if MASK == OUTPUT { &out[number * block + pixel * stride + at..][..LANES] } else { x };
+                let pixels = x.chunks_exact(stride).zip(d.chunks_exact(stride)).zip(out.chunks_exact(stride));
+                for ((x, d), out) in pixels {
+                    let [x, d, out] = [x, d, out].map(|values| &values.as_chunks::<LANES>().0[group]);
                     for lane in 0..LANES {
                         let centred = x[lane] - origin[lane];
                         let passes = match MASK {
@@ -402,14 +404,14 @@ vectorized! {
                             OUTPUT => out[lane] > 0.0,
                             _ => true,
                         };
-                        let dz = if passes { d[lane] } else { 0.0 };
+                        let dz = kept(d[lane], passes);
                         sum[lane] += dz;
                         product[lane] += dz * centred;
                     }
                 }
                 for lane in 0..LANES {
-                    sums[group * LANES + lane][0] += f64::from(sum[lane]);
-                    sums[group * LANES + lane][1] += f64::from(product[lane]);
+                    sums[lane][0] += f64::from(sum[lane]);
+                    sums[lane][1] += f64::from(product[lane]);
                 }
             }
         }
@@ -428,8 +430,10 @@ vectorized! {
         let stride = affine.scale.len();
         for (pixel, (x, d)) in x.chunks_exact_mut(stride).zip(d.chunks_exact_mut(stride)).enumerate() {
             let (x, d) = (x.as_chunks_mut::<LANES>().0, d.as_chunks_mut::<LANES>().0);
+            let out = if MASK == OUTPUT { &out[pixel * stride..][..stride] } else { &[] };
+            let out = out.as_chunks::<LANES>().0;
             for (group, (x, d)) in x.iter_mut().zip(d).enumerate() {
-                let out = if MASK == OUTPUT { &out[pixel * stride + group * LANES..][..LANES] } else { &[0.0; LANES] };
+                let out = if MASK == OUTPUT { &out[group] } else { &[0.0; LANES] };
                 let (dz, dx) = differentiate::<MASK>(x, d, out, affine, gradient, group);
                 (*x, *d) = (dx, dz);
             }
@@ -449,12 +453,20 @@ vectorized! {
         let stride = affine.scale.len();
         for (pixel, (x, d)) in x.chunks_exact(stride).zip(d.chunks_exact_mut(stride)).enumerate() {
             let (x, d) = (x.as_chunks::<LANES>().0, d.as_chunks_mut::<LANES>().0);
+            let out = if MASK == OUTPUT { &out[pixel * stride..][..stride] } else { &[] };
+            let out = out.as_chunks::<LANES>().0;
             for (group, (x, d)) in x.iter().zip(d).enumerate() {
-                let out = if MASK == OUTPUT { &out[pixel * stride + group * LANES..][..LANES] } else { &[0.0; LANES] };
+                let out = if MASK == OUTPUT { &out[group] } else { &[0.0; LANES] };
                 (_, *d) = differentiate::<MASK>(x, d, out, affine, gradient, group);
             }
         }
     }
+}
+
+/// The value or zero. Without a branch, which would keep the loops around it from becoming vectors.
+#[inline(always)]
+fn kept(value: f32, keep: bool) -> f32 {
+    f32::from_bits(value.to_bits() & u32::from(keep).wrapping_neg())
 }
 
 /// `dz` and `dx` of one vector of channels.
@@ -462,7 +474,7 @@ vectorized! {
 fn differentiate<const MASK: u8>(
     x: &[f32; LANES],
     d: &[f32; LANES],
-    out: &[f32],
+    out: &[f32; LANES],
     affine: &Affine,
     gradient: &Gradient,
     group: usize,
@@ -478,7 +490,7 @@ fn differentiate<const MASK: u8>(
             OUTPUT => out[lane] > 0.0,
             _ => true,
         };
-        dz[lane] = if passes { d[lane] } else { 0.0 };
+        dz[lane] = kept(d[lane], passes);
         dx[lane] = factor[lane] * dz[lane] - slope[lane] * centred + constant[lane];
     }
     (dz, dx)

@@ -7,39 +7,45 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Elements below which the allocator is fast enough.
 const SMALL: usize = 1 << 12;
 
-static RETAINED: Mutex<Retained> = Mutex::new(Retained { by_len: BTreeMap::new(), elements: 0 });
+/// Takes after which a vector that none of them wanted is returned to the allocator. A step makes about a hundred.
+const PATIENCE: u64 = 2048;
+
+static RETAINED: Mutex<Retained> = Mutex::new(Retained { by_capacity: BTreeMap::new(), takes: 0 });
 
 /// Vectors that wait for their next use.
 struct Retained {
-    by_len: BTreeMap<usize, Vec<Vec<f32>>>,
-    elements: usize,
+    /// The newest last, with the number of takes when it was given.
+    by_capacity: BTreeMap<usize, Vec<(u64, Vec<f32>)>>,
+    takes: u64,
 }
 
 impl Retained {
-    /// The shortest vector that holds `len` without wasting more than a quarter.
-    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
-        let (&found, vectors) = self.by_len.range_mut(len..=len + len / 4).next()?;
-        let vector = vectors.pop();
-        if vectors.is_empty() {
-            self.by_len.remove(&found);
+    /// The smallest vector that holds `len` without wasting more than a quarter, and now and then those that
+    /// have waited too long.
+    fn take(&mut self, len: usize) -> (Option<Vec<f32>>, Vec<Vec<f32>>) {
+        self.takes += 1;
+        let mut found = None;
+        if let Some((&capacity, vectors)) = self.by_capacity.range_mut(len..=len + len / 4).next() {
+            found = vectors.pop().map(|(_, vector)| vector);
+            if vectors.is_empty() {
+                self.by_capacity.remove(&capacity);
+            }
         }
-        self.elements -= found;
-        vector
+        let stale = if self.takes.is_multiple_of(PATIENCE / 4) { self.evict(PATIENCE) } else { Vec::new() };
+        (found, stale)
     }
 
     fn give(&mut self, vector: Vec<f32>) {
-        self.elements += vector.len();
-        self.by_len.entry(vector.len()).or_default().push(vector);
+        self.by_capacity.entry(vector.capacity()).or_default().push((self.takes, vector));
     }
 
-    /// Removes vectors, the longest first, until `elements` are gone or nothing is left.
-    fn evict(&mut self, elements: usize) -> Vec<Vec<f32>> {
-        let keep = self.elements.saturating_sub(elements);
+    /// Removes the vectors that have waited for `patience` takes or longer.
+    fn evict(&mut self, patience: u64) -> Vec<Vec<f32>> {
         let mut evicted = Vec::new();
-        while self.elements > keep {
-            let Some(len) = self.by_len.keys().next_back().copied() else { break };
-            evicted.extend(self.take(len));
-        }
+        self.by_capacity.retain(|_, vectors| {
+            evicted.extend(vectors.extract_if(.., |(given, _)| *given + patience <= self.takes).map(|(_, vector)| vector));
+            !vectors.is_empty()
+        });
         evicted
     }
 }
@@ -51,14 +57,11 @@ fn retained() -> MutexGuard<'static, Retained> {
 
 /// Returns all retained memory to the allocator.
 pub(crate) fn release() {
-    let all = retained().evict(usize::MAX);
+    let all = retained().evict(0); // Dropped after the lock.
     drop(all);
 }
 
 /// A vector that is retained for the next [`Buffer::take`] when it is dropped.
-///
-/// A miss first gives as much retained memory back to the allocator as it asks for, so the memory held
-/// never exceeds the most that was in use at once by much, whatever the sequence of sizes.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer(Vec<f32>);
 
@@ -68,13 +71,11 @@ impl Buffer {
         if len < SMALL {
             return Self(vec![0.0; len]);
         }
-        let found = retained().take(len);
-        let mut vector = found.unwrap_or_else(|| {
-            let evicted = retained().evict(len);
-            drop(evicted);
-            vec![0.0; len]
-        });
-        vector.truncate(len);
+        let (found, stale) = retained().take(len);
+        drop(stale);
+        let mut vector = found.unwrap_or_else(|| vec![0.0; len]);
+        // Grows within its capacity; what it held before stays.
+        vector.resize(len, 0.0);
         if cfg!(debug_assertions) {
             vector.fill(f32::NAN); // An element that nobody wrote shows up in a test.
         }
@@ -128,30 +129,31 @@ mod tests {
     use super::*;
 
     fn list() -> Retained {
-        Retained { by_len: BTreeMap::new(), elements: 0 }
+        Retained { by_capacity: BTreeMap::new(), takes: 0 }
     }
 
     #[test]
-    fn a_vector_is_found_by_its_length_or_a_little_less() {
+    fn a_vector_is_found_by_its_capacity_or_a_little_less() {
         let mut retained = list();
-        retained.give(vec![1.0; 100]);
-        assert!(retained.take(101).is_none());
-        assert!(retained.take(79).is_none());
-        assert_eq!(retained.take(80).map(|vector| vector.len()), Some(100));
-        assert!(retained.take(80).is_none());
-        assert_eq!(retained.elements, 0);
+        retained.give(Vec::with_capacity(100));
+        assert!(retained.take(101).0.is_none());
+        assert!(retained.take(79).0.is_none());
+        assert_eq!(retained.take(80).0.map(|vector| vector.capacity()), Some(100));
+        assert!(retained.take(80).0.is_none());
     }
 
     #[test]
-    fn a_miss_evicts_what_it_asks_for_and_not_much_more() {
+    fn what_nobody_wants_is_returned() {
         let mut retained = list();
-        for len in [10, 20, 30] {
-            retained.give(vec![0.0; len]);
+        retained.give(vec![0.0; 10]);
+        let mut stale = 0;
+        for _ in 0..2 * PATIENCE {
+            retained.give(vec![0.0; 20]);
+            let (found, evicted) = retained.take(20);
+            assert!(found.is_some());
+            stale += evicted.len();
         }
-        let lens = |evicted: Vec<Vec<f32>>| evicted.iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(lens(retained.evict(35)), [30, 20]);
-        assert_eq!(retained.elements, 10);
-        assert_eq!(lens(retained.evict(usize::MAX)), [10]);
-        assert_eq!(lens(retained.evict(1)), [0; 0]);
+        assert_eq!(stale, 1);
+        assert!(retained.take(10).0.is_none());
     }
 }

@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::buffer::Buffer;
 use super::frame::{Frame, Source, Window};
 use super::geometry::Geometry;
 use super::pixels::Extent;
@@ -24,6 +25,7 @@ use super::product::{LeftRows, PANEL, Pairs, Target, multiply, multiply_pairs};
 use super::region::{Region, column_blocks, image_chunks, regions};
 use super::scratch::{Scratch, with_scratch};
 use super::shared::Shared;
+use super::vector::LANES;
 
 /// Positions of a task.
 const TASK_POSITIONS: usize = 512;
@@ -49,7 +51,7 @@ struct Correlation {
     /// Distance in the result of two positions.
     out_step: [usize; 2],
     /// Weights in panels of at most [`PANEL`] columns, each `[taps · stride, columns]`.
-    weights: Vec<f32>,
+    weights: Buffer,
 }
 
 /// Orders weights into panels: `weight(tap, inner, column)` for all taps, inner indices and columns.
@@ -58,15 +60,18 @@ fn pack(
     inner: usize,
     width: usize,
     weight: impl Fn([usize; 2], usize, usize) -> f32 + Sync,
-) -> Vec<f32> {
+) -> Buffer {
     let depth = taps.len() * inner;
-    let mut packed = vec![0.0; depth * width];
+    let mut packed = Buffer::take(depth * width);
     packed.par_chunks_mut((depth * PANEL).max(1)).enumerate().for_each(|(panel, packed)| {
         let columns = (width - panel * PANEL).min(PANEL);
-        for (k, row) in packed.chunks_exact_mut(columns).enumerate() {
-            let (tap, i) = (taps[k / inner], k % inner);
-            for (j, value) in row.iter_mut().enumerate() {
-                *value = weight(tap, i, panel * PANEL + j);
+        // Taps are neighbours in memory, so they come last.
+        for i in 0..inner {
+            for (number, &tap) in taps.iter().enumerate() {
+                let row = &mut packed[(number * inner + i) * columns..][..columns];
+                for (j, value) in row.iter_mut().enumerate() {
+                    *value = weight(tap, i, panel * PANEL + j);
+                }
             }
         }
     });
@@ -320,16 +325,41 @@ pub(super) fn weight_gradient(geometry: &Geometry, source: Source<'_>, dy: &[f32
         .collect();
 
     let taps = kernel[0] * kernel[1];
-    dw.par_chunks_mut(in_channels * taps).take(out_channels).enumerate().for_each(|(o, dw)| {
-        let (block, columns) =
-            columns.iter().enumerate().find(|(_, block)| block.contains(&o)).unwrap_or((0, &columns[0]));
+    let row = in_channels * taps;
+    dw.par_chunks_mut(LANES * row).enumerate().for_each(|(group, dw)| {
+        let o = group * LANES;
+        let Some(block) = columns.iter().position(|block| block.contains(&o)) else { return };
         let parts = &sums[block * chunks.len()..][..chunks.len()];
-        for (at, value) in dw.iter_mut().enumerate() {
-            let (c, tap) = (at / taps, at % taps);
-            let from = (tap * inner + c) * columns.len() + o - columns.start;
-            *value = parts.iter().fold(0.0, |sum, part| sum + part[from]);
-        }
+        let width = columns[block].len();
+        let place = |k: usize| Some(k % inner).filter(|&c| c < in_channels).map(|c| c * taps + k / inner);
+        add_transposed(parts, width, o - columns[block].start, row, place, dw);
     });
+}
+
+/// Adds up parts `[K, width]` in their order and writes [`LANES`] of their columns, from `column` on, as rows of `dw`.
+///
+/// Row `k` of the parts goes to `place(k)` of a row of `dw`, which is `row` long, or nowhere.
+pub(super) fn add_transposed(
+    parts: &[Vec<f32>],
+    width: usize,
+    column: usize,
+    row: usize,
+    place: impl Fn(usize) -> Option<usize>,
+    dw: &mut [f32],
+) {
+    let depth = parts.first().map_or(0, |part| part.len() / width);
+    for k in 0..depth {
+        let Some(at) = place(k) else { continue };
+        let mut sums = [0.0; LANES];
+        for part in parts {
+            for (sum, value) in sums.iter_mut().zip(&part[k * width + column..][..LANES]) {
+                *sum += value;
+            }
+        }
+        for (dw, sum) in dw.chunks_exact_mut(row).zip(sums) {
+            dw[at] = sum;
+        }
+    }
 }
 
 /// Adds the gradient over some images to `sums`, `[KH · KW · stride, columns]`.

@@ -24,7 +24,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
-use super::direct::pixels;
+use super::direct::{add_transposed, pixels};
 use super::frame::{Frame, Source, Window};
 use super::geometry::Geometry;
 use super::pixels::Extent;
@@ -614,16 +614,13 @@ pub(super) fn weight_gradient(geometry: &Geometry, source: Source<'_>, dy: &[f32
         })
         .collect();
 
-    let in_channels = geometry.in_channels;
-    dw.par_chunks_mut(in_channels * 9).take(geometry.out_channels).enumerate().for_each(|(o, dw)| {
+    let row = geometry.in_channels * 9;
+    dw.par_chunks_mut(LANES * row).enumerate().for_each(|(group, dw)| {
+        let o = group * LANES;
         for (number, (rows, columns)) in blocks.iter().enumerate().filter(|(_, block)| block.1.contains(&o)) {
             let parts = &parts[number * chunks.len()..][..chunks.len()];
-            for c in rows.start..rows.end.min(in_channels) {
-                for (tap, value) in dw[c * 9..][..9].iter_mut().enumerate() {
-                    let from = ((c - rows.start) * 9 + tap) * columns.len() + o - columns.start;
-                    *value = parts.iter().fold(0.0, |sum, part| sum + part[from]);
-                }
-            }
+            let place = |k: usize| Some(rows.start * 9 + k).filter(|&at| at < row);
+            add_transposed(parts, columns.len(), o - columns.start, row, place, dw);
         }
     });
 }
