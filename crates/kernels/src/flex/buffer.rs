@@ -43,7 +43,8 @@ impl Retained {
     fn evict(&mut self, patience: u64) -> Vec<Vec<f32>> {
         let mut evicted = Vec::new();
         self.by_capacity.retain(|_, vectors| {
-            evicted.extend(vectors.extract_if(.., |(given, _)| *given + patience <= self.takes).map(|(_, vector)| vector));
+            evicted
+                .extend(vectors.extract_if(.., |(given, _)| *given + patience <= self.takes).map(|(_, vector)| vector));
             !vectors.is_empty()
         });
         evicted

@@ -276,7 +276,15 @@ unsafe fn strip<V: Vector, B: Blocks, const N: usize>(job: &B, column: usize) {
 #[inline(always)]
 unsafe fn load_sums<V: Vector, const R: usize, const N: usize>(from: *const f32, stride: usize) -> [[V; N]; R] {
     // SAFETY: passed on to the caller.
-    std::array::from_fn(|r| std::array::from_fn(|v| unsafe { V::load(from.add(r * stride + v * V::WIDTH)) }))
+    unsafe {
+        let mut sums = [[V::splat(0.0); N]; R];
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = V::load(from.add(r * stride + v * V::WIDTH));
+            }
+        }
+        sums
+    }
 }
 
 /// Stores a block of sums.
@@ -315,7 +323,10 @@ impl Blocks for Multiply<'_> {
             for &segment in self.segments {
                 let left = self.left.add(row * self.left_stride + segment);
                 for k in 0..self.depth {
-                    let vectors: [V; N] = std::array::from_fn(|v| V::load(right.add(v * V::WIDTH)));
+                    let mut vectors = [V::splat(0.0); N];
+                    for (v, vector) in vectors.iter_mut().enumerate() {
+                        *vector = V::load(right.add(v * V::WIDTH));
+                    }
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let scalar = V::splat(*left.add(r * self.left_stride + k));
                         for (sum, &vector) in sums.iter_mut().zip(&vectors) {
@@ -351,7 +362,10 @@ impl Blocks for MultiplyPairs<'_> {
                 let mut left = self.left.add(left + row);
                 let mut right = self.right.add(right + column);
                 for _ in 0..self.depth {
-                    let vectors: [V; N] = std::array::from_fn(|v| V::load(right.add(v * V::WIDTH)));
+                    let mut vectors = [V::splat(0.0); N];
+                    for (v, vector) in vectors.iter_mut().enumerate() {
+                        *vector = V::load(right.add(v * V::WIDTH));
+                    }
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let scalar = V::splat(*left.add(r));
                         for (sum, &vector) in sums.iter_mut().zip(&vectors) {

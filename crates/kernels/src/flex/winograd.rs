@@ -506,6 +506,32 @@ unsafe fn gradient_row<V: Vector>(y: [V; OUT]) -> [V; IN] {
     }
 }
 
+/// Row `i` of a matrix given by its columns. No closures here: they would not be compiled for the vectors' features.
+#[inline(always)]
+fn row_of<V: Copy, const R: usize, const C: usize>(columns: &[[V; R]; C], i: usize) -> [V; C] {
+    let mut row = [columns[0][0]; C];
+    for (value, column) in row.iter_mut().zip(columns) {
+        *value = column[i];
+    }
+    row
+}
+
+/// Six vectors `distance` apart.
+///
+/// # Safety
+/// `from` must be valid for them, and the processor must have what `V` needs.
+#[inline(always)]
+unsafe fn load_six<V: Vector>(from: *const f32, distance: usize) -> [V; IN] {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut vectors = [V::splat(0.0); IN];
+        for (i, vector) in vectors.iter_mut().enumerate() {
+            *vector = V::load(from.add(i * distance));
+        }
+        vectors
+    }
+}
+
 #[inline(always)]
 unsafe fn input_tile_body<V: Vector>(
     from: *const f32,
@@ -520,10 +546,10 @@ unsafe fn input_tile_body<V: Vector>(
             let (from, to) = (from.add(channel), to.add(channel));
             let mut columns = [[V::splat(0.0); IN]; IN]; // Bᵀ d, by columns.
             for (j, column) in columns.iter_mut().enumerate() {
-                *column = input_row(std::array::from_fn(|i| V::load(from.add(i * row + j * pixel))));
+                *column = input_row(load_six(from.add(j * pixel), row));
             }
             for i in 0..IN {
-                let places = input_row(std::array::from_fn(|j| columns[j][i]));
+                let places = input_row(row_of(&columns, i));
                 for (j, place) in places.into_iter().enumerate() {
                     place.store(to.add((i * IN + j) * stride));
                 }
@@ -548,10 +574,10 @@ unsafe fn output_tile_body<V: Vector>(
             let (from, to) = (from.add(channel), to.add(channel));
             let mut halves = [[V::splat(0.0); OUT]; IN]; // Aᵀ M, by columns.
             for (j, half) in halves.iter_mut().enumerate() {
-                *half = output_row(std::array::from_fn(|i| V::load(from.add((i * IN + j) * stride))));
+                *half = output_row(load_six(from.add(j * stride), IN * stride));
             }
             for i in 0..rows {
-                let outputs = output_row(std::array::from_fn(|j| halves[j][i]));
+                let outputs = output_row(row_of(&halves, i));
                 for (j, output) in outputs.into_iter().enumerate().take(columns) {
                     let to = to.add(i * row + j * pixel);
                     let output = if accumulate { V::load(to).add(output) } else { output };
@@ -577,16 +603,14 @@ unsafe fn gradient_tile_body<V: Vector>(
             let (from, to) = (from.add(channel), to.add(channel));
             let mut halves = [[V::splat(0.0); IN]; OUT]; // A dY, by columns.
             for (j, half) in halves.iter_mut().enumerate().take(columns) {
-                let column =
-                    std::array::from_fn(
-                        |i| {
-                            if i < rows { V::load(from.add(i * row + j * pixel)) } else { V::splat(0.0) }
-                        },
-                    );
+                let mut column = [V::splat(0.0); OUT];
+                for (i, value) in column.iter_mut().enumerate().take(rows) {
+                    *value = V::load(from.add(i * row + j * pixel));
+                }
                 *half = gradient_row(column);
             }
             for i in 0..IN {
-                let places = gradient_row(std::array::from_fn(|j| halves[j][i]));
+                let places = gradient_row(row_of(&halves, i));
                 for (j, place) in places.into_iter().enumerate() {
                     place.store(to.add((i * IN + j) * stride));
                 }
