@@ -475,6 +475,79 @@ pub fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
     x.reshape([n, channels, height * width]).mean_dim(2).reshape([n, channels])
 }
 
+/// How [`sgd_step`] moves a parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SgdRule {
+    /// Learning rate.
+    pub lr: f32,
+    /// `m`, in `[0, 1)`.
+    pub momentum: f32,
+    /// Whether to look ahead along the momentum.
+    pub nesterov: bool,
+    /// `λ`, at least 0.
+    pub weight_decay: f32,
+}
+
+/// A step of stochastic gradient descent: `d = g + λw`, `v ← m v + d`, `w ← w − lr (nesterov ? d + m v : v)`.
+///
+/// Without a velocity `v` is `d`; without momentum none is returned. On the fast path this is one pass, in place where
+/// nobody else holds the tensors, on all threads.
+///
+/// # Shapes
+/// - `weight`, `gradient`, `velocity`: equal
+///
+/// # Panics
+/// When shapes differ.
+///
+/// # Example
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use twoview_kernels::{SgdRule, sgd_step};
+///
+/// let one = |value: f32| Tensor::<1>::from_floats([value], &Device::flex());
+/// let rule = SgdRule { lr: 0.5, momentum: 0.5, nesterov: false, weight_decay: 0.0 };
+/// let (weight, velocity) = sgd_step(one(3.0), one(1.0), Some(one(2.0)), rule);
+/// assert_eq!(velocity.expect("momentum").into_scalar::<f32>(), 2.0);
+/// assert_eq!(weight.into_scalar::<f32>(), 2.0);
+/// ```
+pub fn sgd_step<const D: usize>(
+    weight: Tensor<D>,
+    gradient: Tensor<D>,
+    velocity: Option<Tensor<D>>,
+    rule: SgdRule,
+) -> (Tensor<D>, Option<Tensor<D>>) {
+    assert_eq!(weight.dims(), gradient.dims(), "a gradient has the shape of its parameter");
+    let remembers = rule.momentum > 0.0;
+    let velocity = velocity.filter(|_| remembers);
+    #[cfg(feature = "flex")]
+    if on_flex(&weight)
+        && on_flex(&gradient)
+        && !weight.is_autodiff()
+        && velocity.as_ref().is_none_or(|velocity| on_flex(velocity) && velocity.dims() == weight.dims())
+    {
+        let velocity = velocity.map_or(flex::MaybeTensor::Absent, |v| flex::MaybeTensor::Present(v.into_dispatch()));
+        let (weight, velocity) =
+            Dispatch::fast_sgd_step(weight.into_dispatch(), gradient.into_dispatch(), velocity, rule);
+        return (Tensor::from_dispatch(weight), remembers.then(|| Tensor::from_dispatch(velocity)));
+    }
+    let change = if rule.weight_decay > 0.0 { gradient + weight.clone() * rule.weight_decay } else { gradient };
+    let velocity = match velocity {
+        Some(velocity) => velocity * rule.momentum + change.clone(),
+        None => change.clone(),
+    };
+    let ahead = if rule.nesterov { change + velocity.clone() * rule.momentum } else { velocity.clone() };
+    (weight - ahead * rule.lr, remembers.then_some(velocity))
+}
+
+/// `Σ x²`, `[1]`; summed in f64 on the fast path.
+pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    #[cfg(feature = "flex")]
+    if on_flex(&x) && !x.is_autodiff() && x.shape().num_elements() > 0 {
+        return Tensor::from_dispatch(Dispatch::fast_sum_of_squares(x.into_dispatch()));
+    }
+    x.square().sum()
+}
+
 /// Whether the fast paths apply to an operand: flex, with or without autodiff, in f32.
 #[cfg(feature = "flex")]
 fn on_flex<const D: usize>(tensor: &Tensor<D>) -> bool {

@@ -36,7 +36,7 @@ struct SquareSums<'a> {
 impl ModuleVisitor for SquareSums<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.sums.push(grad.square().sum());
+            self.sums.push(twoview_kernels::sum_of_squares(grad));
         }
     }
 }

@@ -41,6 +41,7 @@ mod optimizer;
 mod optimizer_config;
 mod parameter_path;
 mod schedule;
+mod sgd;
 mod span;
 mod sparing;
 

@@ -1,10 +1,9 @@
 //! The configuration of an optimizer: every key that changes a result is written out.
 
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamWConfig, SgdConfig};
+use burn::optim::AdamWConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::sgd::Sgd;
 use crate::sparing::Sparing;
 use crate::{Lars, LarsVariant, Optimizer};
 
@@ -109,14 +108,8 @@ impl OptimizerConfig {
                 positive("lr_per_256", lr_per_256)?;
                 check_momentum(momentum, nesterov)?;
                 not_negative("weight_decay", weight_decay)?;
-                let config = match momentum {
-                    0.0 => SgdConfig::new(),
-                    // Burn's own default dampens the gradient by 0.1.
-                    _ => SgdConfig::new().with_momentum(Some(MomentumConfig { momentum, dampening: 0.0, nesterov })),
-                };
-                let decay = WeightDecayConfig { penalty: single(weight_decay) };
-                let weights = config.clone().with_weight_decay((weight_decay > 0.0).then_some(decay)).build();
-                Ok(Optimizer::new("sgd", Sparing { weights, spared: config.build() }))
+                let rule = |weight_decay| Sgd { momentum: single(momentum), nesterov, weight_decay };
+                Ok(Optimizer::new("sgd", Sparing { weights: rule(single(weight_decay)), spared: rule(0.0) }))
             }
             Self::AdamW { lr, betas: [beta_1, beta_2], eps, weight_decay } => {
                 positive("lr", lr)?;

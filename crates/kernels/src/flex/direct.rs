@@ -307,7 +307,7 @@ impl Correlation {
 
 /// Writes the gradient of the weight, `[O, C, KH, KW]`.
 pub(super) fn weight_gradient(geometry: &Geometry, source: Source<'_>, dy: &[f32], dw: &mut [f32]) {
-    let Geometry { images, kernel, out_channels, in_channels, .. } = *geometry;
+    let Geometry { images, kernel, in_channels, .. } = *geometry;
     let (inner, width) = (source.extent.stride, geometry.output().stride);
     let depth = kernel[0] * kernel[1] * inner;
     let columns = column_blocks(width, images);

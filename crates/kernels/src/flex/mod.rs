@@ -13,6 +13,7 @@ mod product;
 mod region;
 mod residual_block;
 mod scratch;
+mod sgd;
 mod shared;
 mod vector;
 pub(crate) mod vectorized;
@@ -25,6 +26,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
 use burn::tensor::TensorData;
 
+use crate::SgdRule;
 use batch_norm::{Gradient, Mask, Normalization, Shortcut, Statistics, normalize};
 use buffer::Buffer;
 use conv_bias::Finish;
@@ -122,6 +124,21 @@ pub(crate) trait FastOps: Backend {
 
     /// See [`crate::global_average_pool`].
     fn fast_global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`crate::sgd_step`]: weight and velocity. Only for tensors without a graph.
+    fn fast_sgd_step(
+        _weight: FloatTensor<Self>,
+        _gradient: FloatTensor<Self>,
+        #[extension_type] _velocity: MaybeTensor<Self>,
+        _rule: SgdRule,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        unreachable!("called without a graph")
+    }
+
+    /// See [`crate::sum_of_squares`]. Only for tensors without a graph.
+    fn fast_sum_of_squares(_x: FloatTensor<Self>) -> FloatTensor<Self> {
+        unreachable!("called without a graph")
+    }
 }
 
 /// A flex tensor that owns exactly `values`.
@@ -309,6 +326,27 @@ impl FastOps for Flex {
         let (extent, channels) = extent_of(&x);
         let means = pool::global_mean(Pixels::new(x, extent.stride).values(), extent, channels);
         tensor(means, [extent.images, channels])
+    }
+
+    fn fast_sgd_step(
+        weight: FlexTensor,
+        gradient: FlexTensor,
+        velocity: MaybeTensor<Self>,
+        rule: SgdRule,
+    ) -> (FlexTensor, FlexTensor) {
+        let (mut weight, gradient) = (weight.to_contiguous(), gradient.to_contiguous());
+        let mut velocity = match velocity {
+            MaybeTensor::Present(velocity) => velocity.to_contiguous(),
+            // One velocity past makes the first one the change itself.
+            MaybeTensor::Absent => FlexTensor::zeros(weight.shape(), weight.dtype()),
+        };
+        sgd::step(weight.storage_mut(), gradient.storage(), velocity.storage_mut(), rule);
+        (weight, velocity)
+    }
+
+    fn fast_sum_of_squares(x: FlexTensor) -> FlexTensor {
+        let sum = sgd::sum_of_squares(x.to_contiguous().storage());
+        tensor(vec![batch_norm::round(sum)], [1])
     }
 }
 

@@ -267,7 +267,7 @@ fn window_of(first: [isize; 2], rows: &Range<usize>, width: usize) -> Window {
 
 /// Tiles that are transformed at once.
 fn tiles_at_once(channels: usize) -> usize {
-    (TILE_BYTES / (PLACES * channels * size_of::<f32>())).clamp(24, 96)
+    (TILE_BYTES / (PLACES * channels * size_of::<f32>())).clamp(48, 96)
 }
 
 /// Distance of two places of `tiles` transformed tiles. One cache line more than they need: else the 36 places of
