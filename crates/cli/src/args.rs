@@ -97,6 +97,9 @@ pub(crate) struct PretrainArgs {
     pub(crate) config: ConfigArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    /// Hold less memory: compute intermediate values again in the backward pass, for a third more arithmetic, same bits
+    #[arg(long)]
+    pub(crate) recompute: bool,
     /// End with one line of JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -111,6 +114,9 @@ pub(crate) struct ResumeArgs {
     pub(crate) accept_data_change: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    /// Hold less memory: compute intermediate values again in the backward pass, for a third more arithmetic, same bits
+    #[arg(long)]
+    pub(crate) recompute: bool,
     /// End with one line of JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -272,12 +278,15 @@ pub(crate) struct BenchStepArgs {
     /// Source pictures in a batch; each gives two views
     #[arg(long, default_value_t = 128, value_parser = in_range::<2, 65536>)]
     pub(crate) batch: usize,
-    /// Steps to time, after one that is not counted
+    /// Steps to time, after two that are not counted
     #[arg(long, default_value_t = 10, value_parser = in_range::<1, 100000>)]
     pub(crate) steps: usize,
     /// Use Burn's own operations instead of twoview's kernels
     #[arg(long)]
     pub(crate) stock: bool,
+    /// Hold less memory: compute intermediate values again in the backward pass, for a third more arithmetic, same bits
+    #[arg(long)]
+    pub(crate) recompute: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one line of JSON

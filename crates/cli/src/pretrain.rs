@@ -47,7 +47,8 @@ pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
     let (_, device) = device::open(&args.device.device)?;
     let (file, pictures) = choose(args)?;
     let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
-    let state = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
+    let mut state = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
+    state.network.encoder = state.network.encoder.with_recompute(args.recompute);
     let run_dir = begin(args.out.as_deref(), &stem(&args.input), &file, &pictures)?;
     let trained = train(&plan, run_dir, state, &device, 0)?;
     end(&trained, args.json)
@@ -66,7 +67,8 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
     let pictures = pictures::open(&file.data.source, Split::Train)?;
     same_data(&run_dir, manifest, pictures.manifest, args.accept_data_change)?;
     let plan = RunPlan::new(&file, pictures.source).or_exit(Exit::Usage)?;
-    let fresh = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
+    let mut fresh = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
+    fresh.network.encoder = fresh.network.encoder.with_recompute(args.recompute);
     let (state, metrics_bytes) = match Checkpoint::latest(&run_dir) {
         Ok((checkpoint, damaged)) => {
             damaged.iter().for_each(|line| note(&format!("warning: damaged checkpoint passed over: {line}")));

@@ -99,10 +99,10 @@ fn main() {
         return (0..repetitions).for_each(|_| network.step(images.clone()));
     }
     println!("{} threads, width {width}, {pictures} pictures, medians of {repetitions}", rayon::current_num_threads());
-    println!("{:<34}{:>12}{:>12}{:>10}", "forward and backward", "stock ms", "fast ms", "factor");
+    println!("{:<44}{:>12}{:>12}{:>10}", "forward and backward", "stock ms", "fast ms", "factor");
 
     let report = |name: &str, [stock, fast]: [f64; 2]| {
-        println!("{name:<34}{:>12.2}{:>12.2}{:>10.1}", stock * 1e3, fast * 1e3, stock / fast);
+        println!("{name:<44}{:>12.2}{:>12.2}{:>10.1}", stock * 1e3, fast * 1e3, stock / fast);
     };
     for (inputs, outputs, side, kernel, stride) in [
         (3, width, 32, 3, 1),
@@ -119,7 +119,11 @@ fn main() {
             let y = conv2d(x.clone(), layer.weight.clone(), [stride; 2], [kernel / 2; 2]);
             y.sum().backward();
         });
-        report(&format!("conv {inputs}→{outputs} {kernel}×{kernel}/{stride} @{side}"), times);
+        let pixels = views * (side / stride) * (side / stride);
+        // Forward and two gradients, as the definition counts them.
+        let operations = 3 * 2 * pixels * outputs * inputs * kernel * kernel;
+        let rate = operations as f64 / times[1] / 1e9;
+        report(&format!("conv {inputs}→{outputs} {kernel}×{kernel}/{stride} @{side} {rate:5.0} GFLOP/s"), times);
     }
     for (channels, stride, side) in [(width, 1, 32), (2 * width, 2, 16), (8 * width, 1, 4)] {
         let (inputs, from) = (channels / stride, side * stride);

@@ -380,3 +380,132 @@ impl Blocks for MultiplyPairs<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{InstructionSet, limit_instruction_set};
+
+    /// Small integers: products and sums are exact in f32, so every instruction set must give the same bits. Other tests of
+    /// this process may run under another limit meanwhile, which changes nothing here.
+    fn on_every_instruction_set(test: impl Fn()) {
+        for limit in [InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512] {
+            limit_instruction_set(limit);
+            test();
+        }
+    }
+
+    fn integers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i + seed) * 7 % 11) as f32 - 5.0).collect()
+    }
+
+    #[track_caller]
+    fn check(out: &[f32], before: &[f32], stride: usize, width: usize, want: impl Fn(usize, usize) -> f32) {
+        for (i, (&got, &old)) in out.iter().zip(before).enumerate() {
+            let (row, column) = (i / stride, i % stride);
+            // Between the rows nothing is written.
+            let want = if column < width { want(row, column) } else { old };
+            assert_eq!(got, want, "at [{row}, {column}] of width {width}");
+        }
+    }
+
+    #[test]
+    fn products_are_exact_on_integers() {
+        on_every_instruction_set(|| {
+            for rows in [1, 2, 3, 7, 13, 17, 31] {
+                for width in [16, 32, 48, 64] {
+                    for (segments, depth, accumulate) in
+                        [(vec![0], 1, false), (vec![3, 0], 5, true), (vec![2, 9, 4], 8, false), (vec![], 3, false)]
+                    {
+                        let (left_stride, stride) = (23, width + 5);
+                        let left = integers(rows * left_stride, 0);
+                        let right = integers(segments.len() * depth * width, 3);
+                        let before = integers(rows * stride, 5);
+                        let mut out = before.clone();
+                        let rows_of = LeftRows { values: &left, stride: left_stride, segments: &segments, depth };
+                        let values = Shared::new(&mut out);
+                        let target = Target { values, offset: 0, stride, rows, width };
+                        // SAFETY: the result is this test's own.
+                        unsafe { multiply(rows_of, &right, target, accumulate) };
+                        check(&out, &before, stride, width, |row, column| {
+                            let term = |s: usize, k: usize| {
+                                left[row * left_stride + segments[s] + k] * right[(s * depth + k) * width + column]
+                            };
+                            let sum: f32 =
+                                (0..segments.len()).map(|s| (0..depth).map(|k| term(s, k)).sum::<f32>()).sum();
+                            if accumulate { before[row * stride + column] + sum } else { sum }
+                        });
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn products_of_pairs_are_exact_on_integers() {
+        on_every_instruction_set(|| {
+            for rows in [1, 3, 9, 16, 29] {
+                for width in [16, 48, 64] {
+                    for (segments, depth) in [(vec![(0, 0)], 3), (vec![(4, 70), (0, 1)], 2)] {
+                        let (left_stride, right_stride, stride) = (rows + 2, width + 3, width + 1);
+                        let left = integers(8 + depth * left_stride, 0);
+                        let right = integers(80 + depth * right_stride, 3);
+                        let before = integers(rows * stride, 5);
+                        let mut out = before.clone();
+                        let pairs =
+                            Pairs { left: &left, left_stride, right: &right, right_stride, segments: &segments, depth };
+                        let values = Shared::new(&mut out);
+                        let target = Target { values, offset: 0, stride, rows, width };
+                        // SAFETY: the result is this test's own.
+                        unsafe { multiply_pairs(pairs, target) };
+                        check(&out, &before, stride, width, |row, column| {
+                            let term = |&(l, r): &(usize, usize), p: usize| {
+                                left[l + p * left_stride + row] * right[r + p * right_stride + column]
+                            };
+                            let sum = segments.iter().map(|s| (0..depth).map(|p| term(s, p)).sum::<f32>()).sum::<f32>();
+                            before[row * stride + column] + sum
+                        });
+                    }
+                }
+            }
+        });
+    }
+
+    #[track_caller]
+    fn multiply_of(left: usize, right: usize, out: usize, stride: usize) {
+        let (left, right, mut out) = (vec![1.0; left], vec![1.0; right], vec![0.0; out]);
+        let rows = LeftRows { values: &left, stride: 2, segments: &[0], depth: 2 };
+        let target = Target { values: Shared::new(&mut out), offset: 0, stride, rows: 2, width: 16 };
+        // SAFETY: the result is this test's own.
+        unsafe { multiply(rows, &right, target, false) }
+    }
+
+    #[test]
+    fn what_fits_exactly_is_accepted() {
+        multiply_of(4, 32, 32, 16);
+    }
+
+    #[test]
+    #[should_panic(expected = "left operand exceeds its slice")]
+    fn a_short_left_operand_is_refused() {
+        multiply_of(3, 32, 32, 16);
+    }
+
+    #[test]
+    #[should_panic(expected = "right operand exceeds its slice")]
+    fn a_short_right_operand_is_refused() {
+        multiply_of(4, 31, 32, 16);
+    }
+
+    #[test]
+    #[should_panic(expected = "result exceeds its slice")]
+    fn a_short_result_is_refused() {
+        multiply_of(4, 32, 31, 16);
+    }
+
+    #[test]
+    #[should_panic(expected = "rows of the result overlap")]
+    fn overlapping_rows_are_refused() {
+        multiply_of(4, 32, 32, 15);
+    }
+}

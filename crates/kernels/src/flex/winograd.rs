@@ -730,3 +730,53 @@ fn weight_gradient_block(
     }
     gradient
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `Σ aᵢ bᵢ`.
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| a * b).sum()
+    }
+
+    /// One axis of F(4, 3): filtering six inputs by three taps, with the transforms of one lane.
+    #[test]
+    fn one_axis_gives_the_four_outputs_of_a_filter() {
+        let d = [1.0, -2.0, 0.5, 3.0, -1.5, 2.0];
+        let g = [0.25, -1.0, 2.0];
+        // SAFETY: arrays of f32 need no feature.
+        let (input, output) = unsafe { (input_row(d.map(|value| [value; 4])), output_row::<[f32; 4]>) };
+        let filter = filter_row(g);
+        let products = std::array::from_fn(|i| input[i].map(|value| value * filter[i]));
+        // SAFETY: as above.
+        let outputs = unsafe { output(products) };
+        for (i, output) in outputs.into_iter().enumerate() {
+            let want = dot(&d[i..i + 3], &g);
+            assert!((output[0] - want).abs() < 1e-5, "output {i}: {} instead of {want}", output[0]);
+        }
+    }
+
+    /// `⟨A v, w⟩ = ⟨v, Aᵀ w⟩`, and the same for `G`: what the gradients rest on.
+    #[test]
+    fn gradients_use_the_transposed_transforms() {
+        let (v4, v3) = ([1.0, -0.5, 2.0, 3.0], [0.5, -1.0, 2.0]);
+        let w = [0.25, -1.0, 2.0, 0.5, 1.5, -3.0];
+        // SAFETY: arrays of f32 need no feature.
+        let (a_v, at_w) = unsafe { (gradient_row(v4.map(|v| [v; 4])), output_row(w.map(|w| [w; 4]))) };
+        let (left, right) = (dot(&a_v.map(|v| v[0]), &w), dot(&v4, &at_w.map(|v| v[0])));
+        assert!((left - right).abs() < 1e-5, "{left} {right}");
+        let (left, right) = (dot(&filter_row(v3), &w), dot(&v3, &filter_gradient_row(w)));
+        assert!((left - right).abs() < 1e-5, "{left} {right}");
+    }
+
+    #[test]
+    fn tiles_are_used_where_they_are_full() {
+        let of = |side: usize, kernel: usize, stride: usize| {
+            let geometry = Geometry::new([1, 16, side, side], [16, 16, kernel, kernel], [stride; 2], [kernel / 2; 2]);
+            applies(&geometry.expect("fits"))
+        };
+        assert!(of(32, 3, 1) && of(7, 3, 1) && of(4, 3, 1));
+        assert!(!of(2, 3, 1) && !of(32, 3, 2) && !of(32, 1, 1) && !of(32, 5, 1));
+    }
+}
