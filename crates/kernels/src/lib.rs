@@ -206,6 +206,7 @@ pub struct ConvNorm {
 
 /// What is added to a [`residual_block`] before its last ReLU.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each block, and only while it is called")]
 pub enum Shortcut {
     /// Nothing.
     None,

@@ -149,6 +149,7 @@ fn transform_filters(geometry: &Geometry, weight: &[f32], direction: Direction) 
     Filters { values, inner, width }
 }
 
+#[allow(clippy::needless_range_loop, reason = "the lane is a column of the taps")]
 /// The nine taps of the filters from channel `inner` to [`LANES`] channels from `outer` on, zero beyond the channels.
 fn gather_filters(
     geometry: &Geometry,
