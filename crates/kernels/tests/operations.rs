@@ -11,8 +11,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData, activation, module};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use twoview_kernels::{
-    ConvBias, ConvNorm, InstructionSet, Shortcut, batch_norm_train, conv2d, global_average_pool, instruction_set,
-    limit_instruction_set, max_pool2d, residual_block,
+    ConvBias, ConvNorm, Shortcut, batch_norm_train, conv2d, global_average_pool, max_pool2d, residual_block,
 };
 
 const EPS: f64 = 1e-5;
