@@ -520,11 +520,15 @@ pub fn sgd_step<const D: usize>(
     assert_eq!(weight.dims(), gradient.dims(), "a gradient has the shape of its parameter");
     let remembers = rule.momentum > 0.0;
     let velocity = velocity.filter(|_| remembers);
+    if let Some(velocity) = &velocity {
+        assert_eq!(weight.dims(), velocity.dims(), "a velocity has the shape of its parameter");
+    }
     #[cfg(feature = "flex")]
     if on_flex(&weight)
         && on_flex(&gradient)
         && !weight.is_autodiff()
-        && velocity.as_ref().is_none_or(|velocity| on_flex(velocity) && velocity.dims() == weight.dims())
+        && !gradient.is_autodiff()
+        && velocity.as_ref().is_none_or(|velocity| on_flex(velocity) && !velocity.is_autodiff())
     {
         let velocity = velocity.map_or(flex::MaybeTensor::Absent, |v| flex::MaybeTensor::Present(v.into_dispatch()));
         let (weight, velocity) =

@@ -4,6 +4,9 @@ use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Device, Tensor};
 use twoview_kernels::SgdRule;
 
+/// The name of the velocity among a parameter's saved tensors: that of Burn's own SGD.
+const VELOCITY: &str = "momentum.velocity";
+
 /// Stochastic gradient descent: `d = g + λw`, `v ← m v + d`, `w ← w − lr (nesterov ? d + m v : v)`.
 ///
 /// The first `v` is `d`, and nothing dampens it, as in PyTorch. Without momentum nothing is remembered.
@@ -23,12 +26,12 @@ pub(crate) struct SgdState<const D: usize> {
 impl<const D: usize> RecordState for SgdState<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         if let Some(velocity) = &self.velocity {
-            out.push_tensor(prefix, "velocity", velocity.to_data());
+            out.push_tensor(prefix, VELOCITY, velocity.to_data());
         }
     }
 
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
-        let velocity = src.take_tensor(prefix, "velocity").map(|data| Tensor::from_data(data, device));
+        let velocity = src.take_tensor(prefix, VELOCITY).map(|data| Tensor::from_data(data, device));
         Some(Self { velocity })
     }
 }

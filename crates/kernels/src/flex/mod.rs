@@ -334,9 +334,11 @@ impl FastOps for Flex {
         velocity: MaybeTensor<Self>,
         rule: SgdRule,
     ) -> (FlexTensor, FlexTensor) {
-        let (mut weight, gradient) = (weight.to_contiguous(), gradient.to_contiguous());
+        // Taken by value: a handle that lives on would make the update copy the weight.
+        let contiguous = |tensor: FlexTensor| tensor.to_contiguous();
+        let (mut weight, gradient) = (contiguous(weight), contiguous(gradient));
         let mut velocity = match velocity {
-            MaybeTensor::Present(velocity) => velocity.to_contiguous(),
+            MaybeTensor::Present(velocity) => contiguous(velocity),
             // One velocity past makes the first one the change itself.
             MaybeTensor::Absent => FlexTensor::zeros(weight.shape(), weight.dtype()),
         };

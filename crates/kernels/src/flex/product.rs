@@ -76,7 +76,7 @@ pub(super) unsafe fn multiply(left: LeftRows<'_>, right: &[f32], out: Target<'_>
         return;
     }
     out.check();
-    if let Some(&last) = left.segments.iter().max().filter(|_| left.depth > 0) {
+    if let Some(&last) = left.segments.iter().max() {
         assert!(reach(last, left.stride, out.rows, left.depth) <= left.values.len(), "left operand exceeds its slice");
     }
     assert!(left.segments.len() * left.depth * out.width <= right.len(), "right operand exceeds its slice");
@@ -319,7 +319,8 @@ impl Blocks for Multiply<'_> {
             let out = self.out.add(row * self.out_stride + column);
             let mut sums: [[V; N]; R] =
                 if self.accumulate { load_sums(out, self.out_stride) } else { [[V::splat(0.0); N]; R] };
-            let mut right = self.right.add(column);
+            // Without segments there is nothing to the right, and nothing is read.
+            let mut right = self.right.wrapping_add(column);
             for &segment in self.segments {
                 let left = self.left.add(row * self.left_stride + segment);
                 for k in 0..self.depth {
