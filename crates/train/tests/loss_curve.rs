@@ -20,11 +20,13 @@ fn number(i: u64) -> f32 {
     (z >> 40) as f32 / 8_388_608.0 - 1.0
 }
 
-/// One of eight batches of noise, whose two views are alike but not equal.
-fn batch(index: u64) -> ViewBatch {
+/// One of eight batches of noise, whose two views are alike but not equal. Every value is off by up to `off` of itself.
+fn batch(index: u64, off: f32) -> ViewBatch {
     let len = (N_PICTURES * 3 * SIZE_PX * SIZE_PX) as u64;
     let seed = (index % 8) * 3 * len;
-    let view = |view: u64| (0..len).map(|i| number(seed + i) + 0.5 * number(seed + (1 + view) * len + i)).collect();
+    let value = |view: u64, i: u64| number(seed + i) + 0.5 * number(seed + (1 + view) * len + i);
+    let view =
+        |view: u64| (0..len).map(|i| value(view, i) * (1.0 + off * number((1 << 40) + view * len + i))).collect();
     ViewBatch {
         epoch: 0,
         index: 0,
@@ -35,7 +37,7 @@ fn batch(index: u64) -> ViewBatch {
     }
 }
 
-fn losses(kernels: bool) -> Vec<f64> {
+fn losses(kernels: bool, off: f32) -> Vec<f64> {
     twoview_kernels::set_enabled(kernels);
     let device = Device::flex().autodiff();
     let network = NetworkConfig {
@@ -43,7 +45,7 @@ fn losses(kernels: bool) -> Vec<f64> {
         head: HeadConfig { n_layers: 2, hidden_dim: 32, output_dim: 16, batch_norm: false },
     };
     let optimizer = OptimizerConfig::Sgd { lr_per_256: 0.5, momentum: 0.9, nesterov: false, weight_decay: 5e-4 };
-    let objective = NtXentConfig { temperature: 0.2 }.init().expect("valid");
+    let objective = NtXentConfig { temperature: 0.5 }.init().expect("valid");
     let mut state = TrainState {
         network: network.init(0, &device).expect("valid"),
         optimizer: optimizer.init().expect("valid"),
@@ -51,27 +53,32 @@ fn losses(kernels: bool) -> Vec<f64> {
     };
     let mut losses = Vec::with_capacity(N_STEPS);
     for index in 0..N_STEPS as u64 {
-        let (next, stepped) = step(state, &batch(index), &objective, 0.03, &device).expect("finite");
+        let (next, stepped) = step(state, &batch(index, off), &objective, 1e-3, &device).expect("finite");
         losses.push(stepped.contrast.loss);
         state = next;
     }
     losses
 }
 
-/// Training magnifies rounding: a difference of 1e-7 grows by a factor of ten every dozen steps until the two runs
-/// are two samples of one process. So single losses must agree while that is young, and after it means over
-/// the eight batches of a cycle must.
+/// Training magnifies rounding until two runs are two samples of one process, and how fast depends on the run. So
+/// Burn's own runs give the bound: the kernels may be no further from the nearest of three, whose pictures differ in
+/// their last digits, than twice the largest distance that two of these have had. While differences are young an
+/// absolute bound holds besides.
 #[test]
 fn the_loss_curve_follows_burns() {
-    let (fast, stock) = (losses(true), losses(false));
+    let fast = losses(true, 0.0);
+    let burns = [0.0, 1e-7, 1e-6].map(|off| losses(false, off));
     assert!(fast[N_STEPS - 1] < 0.7 * fast[0], "nothing was learned: {} to {}", fast[0], fast[N_STEPS - 1]);
-    for (i, (fast, stock)) in fast.iter().zip(&stock).enumerate().take(20) {
-        assert!((fast - stock).abs() <= 1e-3 * stock, "step {i}: {fast} instead of {stock}");
+    let mut spread: f64 = 0.0;
+    for (i, fast) in fast.iter().enumerate() {
+        let burns = [burns[0][i], burns[1][i], burns[2][i]];
+        let [least, most] = [f64::min, f64::max].map(|pick| burns[1..].iter().copied().fold(burns[0], pick));
+        spread = spread.max(most - least);
+        let nearest = burns.iter().map(|burn| (fast - burn).abs()).fold(f64::INFINITY, f64::min);
+        assert!(nearest <= 2.0 * spread + 1e-5, "step {i}: {fast} beside {burns:?}, spread {spread}");
+        if i < 20 {
+            assert!(nearest <= 1e-4 * fast, "step {i}: {fast} beside {burns:?}");
+        }
     }
-    for (i, (fast, stock)) in fast.chunks(8).zip(stock.chunks(8)).enumerate() {
-        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-        let (fast, stock) = (mean(fast), mean(stock));
-        assert!((fast - stock).abs() <= 0.1 * stock + 0.02, "cycle {i}: {fast} instead of {stock}");
-    }
-    assert_ne!(fast, stock, "equal to the last bit: the switch did nothing");
+    assert_ne!(fast, burns[0], "equal to the last bit: the switch did nothing");
 }
