@@ -97,7 +97,7 @@ pub(crate) struct PretrainArgs {
     pub(crate) config: ConfigArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Hold less memory: compute intermediate values again in the backward pass, for a third more arithmetic, same bits
+    /// Hold fewer activations and compute them again in the backward pass: slower, the same bits (twoview's CPU kernels only)
     #[arg(long)]
     pub(crate) recompute: bool,
     /// End with one line of JSON on stdout
@@ -114,7 +114,7 @@ pub(crate) struct ResumeArgs {
     pub(crate) accept_data_change: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Hold less memory: compute intermediate values again in the backward pass, for a third more arithmetic, same bits
+    /// Hold fewer activations and compute them again in the backward pass: slower, the same bits (twoview's CPU kernels only)
     #[arg(long)]
     pub(crate) recompute: bool,
     /// End with one line of JSON on stdout
@@ -284,7 +284,7 @@ pub(crate) struct BenchStepArgs {
     /// Use Burn's own operations instead of twoview's kernels
     #[arg(long)]
     pub(crate) stock: bool,
-    /// Hold less memory: compute intermediate values again in the backward pass, for a third more arithmetic, same bits
+    /// Hold fewer activations and compute them again in the backward pass: slower, the same bits (twoview's CPU kernels only)
     #[arg(long)]
     pub(crate) recompute: bool,
     #[command(flatten)]

@@ -50,7 +50,7 @@ impl BatchNorm {
         self.weight.val().is_autodiff() && self.training.is_enabled()
     }
 
-    /// The layer behind a convolution without padding or stride, as the kernels take it.
+    /// The layer behind a convolution without bias, as the kernels take it.
     pub(crate) fn behind(&self, weight: Tensor<4>, stride: usize, padding: usize) -> ConvNorm {
         let (gamma, beta) = (self.weight.val(), self.bias.val());
         ConvNorm { weight, gamma, beta, stride: [stride; 2], padding: [padding; 2], eps: EPSILON }

@@ -37,7 +37,7 @@ pub struct FrozenEncoder {
 impl FrozenEncoder {
     /// Copies the present weights and running statistics.
     ///
-    /// The weights share memory with `encoder` until it is trained further, when it gets new ones.
+    /// Its convolutions are copies with the normalizations folded in; only the named tensors share memory with `encoder`.
     pub fn new(encoder: &ResNet) -> Self {
         let network = encoder.valid();
         let folded = network.folded();

@@ -202,7 +202,7 @@ impl ResNet {
     }
 
     /// The same network, which from now on computes intermediate values of its blocks again in the backward pass
-    /// instead of keeping them: the same bits from less than half of the memory, for a third more arithmetic.
+    /// instead of keeping them: the same bits from less memory, for a third more convolutions.
     ///
     /// Where the kernels have no fast path it changes nothing.
     #[must_use]

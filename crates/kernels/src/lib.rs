@@ -80,7 +80,8 @@ pub fn release_memory() {
 /// ```text
 /// y[n, o, i, j] = Σ_{c, u, v} weight[o, c, u, v] · x[n, c, i·stride₀ + u − padding₀, j·stride₁ + v − padding₁]
 /// ```
-/// with zeros outside the picture.
+/// with zeros outside the picture. Where the fast path uses tiles of 4×4 outputs, a value that is not finite makes the whole
+/// tiles that it touches NaN.
 ///
 /// # Shapes
 /// - `x`: `[N, C, H, W]`
@@ -236,7 +237,7 @@ pub struct BlockOutput {
 /// With one layer and [`Shortcut::None`] this is the stem of a ResNet; two layers make the plain block, three the
 /// bottleneck. On the fast path it is one operation of the graph, which keeps only the input, the convolutions' outputs and
 /// its own output for the backward pass. With `recompute` it keeps input and output alone, and the backward pass
-/// computes the convolutions once more: less than half of the memory, a third more arithmetic, the same bits. Burn's own
+/// computes the convolutions once more: fewer activations held, a third more convolutions, the same bits. Burn's own
 /// operations, where there is no fast path, keep what they keep.
 ///
 /// # Shapes
@@ -290,8 +291,15 @@ pub fn residual_block(x: Tensor<4>, branch: Vec<ConvNorm>, shortcut: Shortcut, r
     }
     let output = match shortcut {
         Shortcut::None => y,
-        Shortcut::Identity => y + x,
-        Shortcut::Projection(conv_norm) => y + layer(x, conv_norm, false),
+        Shortcut::Identity => {
+            assert_eq!(x.dims(), y.dims(), "an identity keeps the shape of the input");
+            y + x
+        }
+        Shortcut::Projection(conv_norm) => {
+            let projected = layer(x, conv_norm, false);
+            assert_eq!(projected.dims(), y.dims(), "a projection has the shape of the branch");
+            y + projected
+        }
     };
     BlockOutput { output: activation::relu(output), statistics, n_values }
 }
@@ -416,6 +424,7 @@ impl ConvBias {
         }
         let mut y = module::conv2d(x, weight, Some(bias), ConvOptions::new(stride, padding, [1, 1], 1));
         if let Some(shortcut) = shortcut {
+            assert_eq!(shortcut.dims(), y.dims(), "a shortcut has the shape of the result");
             y = y + shortcut;
         }
         if relu { activation::relu(y) } else { y }

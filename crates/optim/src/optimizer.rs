@@ -24,7 +24,7 @@ const PARAMETERS: &str = "optimizer/parameters";
 /// Burn's own `ModuleOptimizer` would key it by `ParamId`, which is drawn anew for every module that is built, and
 /// places what it loads on the default device, which need not be the one in use.
 ///
-/// The arithmetic is that of Burn's `Sgd` and `AdamW` and of [`crate::Lars`]. Hyper-parameters are not part of the
+/// The arithmetic is that of PyTorch's SGD, of Burn's `AdamW` and of [`crate::Lars`]. Hyper-parameters are not part of the
 /// state; they belong to the configuration.
 #[derive(Clone)]
 pub struct Optimizer {

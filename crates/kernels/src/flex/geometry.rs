@@ -27,7 +27,8 @@ impl Geometry {
         }
         let mut out_size = [0; 2];
         for axis in 0..2 {
-            let room = (in_size[axis] + 2 * padding[axis]).checked_sub(kernel[axis])?;
+            let framed = padding[axis].checked_mul(2)?.checked_add(in_size[axis])?;
+            let room = framed.checked_sub(kernel[axis])?;
             out_size[axis] = room / stride[axis] + 1;
         }
         Some(Self { images, in_channels, in_size, out_channels, out_size, kernel, stride, padding })

@@ -384,12 +384,16 @@ impl Blocks for MultiplyPairs<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
     use crate::{InstructionSet, limit_instruction_set};
 
-    /// Small integers: products and sums are exact in f32, so every instruction set must give the same bits. Other tests of
-    /// this process may run under another limit meanwhile, which changes nothing here.
+    /// Small integers: products and sums are exact in f32, so every instruction set must give the same bits. The limit is
+    /// the process's, so only one test at a time may set it.
     fn on_every_instruction_set(test: impl Fn()) {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         for limit in [InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512] {
             limit_instruction_set(limit);
             test();

@@ -159,7 +159,7 @@ mod x86 {
 /// Defines an unsafe function that runs `$body::<V>` with the widest vector `V` that the processor has.
 ///
 /// The body must be `#[inline(always)]`, so that it is compiled with the features of each variant. The choice
-/// depends on the processor alone, so results repeat on a machine.
+/// depends on the processor and the process's limit alone, so results repeat on a machine.
 macro_rules! with_vectors {
     ($(#[$meta:meta])* unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
         $(#[$meta])*

@@ -45,7 +45,7 @@ fn detected() -> InstructionSet {
 /// Defines a function whose body is compiled for AVX-512, for AVX2 with FMA and for the baseline.
 ///
 /// The body is ordinary safe Rust; the compiler vectorizes it with what the variant allows. The choice
-/// depends on the processor alone, so results repeat on a machine.
+/// depends on the processor and the process's limit alone, so results repeat on a machine.
 macro_rules! vectorized {
     (
         $(#[$meta:meta])*
