@@ -67,14 +67,6 @@ pub fn instruction_set() -> InstructionSet {
     flex::vectorized::level()
 }
 
-/// Returns the memory that the fast paths keep for their next step to the allocator.
-///
-/// A program that has trained and goes on to other work may call it; nothing else does.
-#[cfg(feature = "flex")]
-pub fn release_memory() {
-    flex::buffer::release();
-}
-
 /// Two-dimensional cross-correlation without bias, dilation or groups: PyTorch's `conv2d`.
 ///
 /// ```text

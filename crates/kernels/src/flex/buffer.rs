@@ -56,12 +56,6 @@ fn retained() -> MutexGuard<'static, Retained> {
     RETAINED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns all retained memory to the allocator.
-pub(crate) fn release() {
-    let all = retained().evict(0); // Dropped after the lock.
-    drop(all);
-}
-
 /// A vector that is retained for the next [`Buffer::take`] when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer(Vec<f32>);

@@ -7,8 +7,10 @@ use super::geometry::Geometry;
 use super::shared::Shared;
 use super::{direct, winograd};
 
-/// Called with the pixels and columns of each finished part of a result.
-pub(super) type After<'a, T> = &'a (dyn Fn(Range<usize>, Range<usize>) -> T + Sync);
+/// Called with the result, and the pixels and columns of each finished part of it.
+///
+/// Until it returns, these elements are its own: no other task reads or writes them.
+pub(super) type After<'a, T> = &'a (dyn Fn(Shared<'_>, Range<usize>, Range<usize>) -> T + Sync);
 
 /// Writes the convolution of `source` to `out`, which are pixels of [`Geometry::output`].
 ///
@@ -18,7 +20,7 @@ pub(super) fn forward<T: Send>(
     geometry: &Geometry,
     source: Source<'_>,
     weight: &[f32],
-    out: Shared<'_>,
+    out: &mut [f32],
     after: After<'_, T>,
 ) -> Vec<T> {
     if winograd::applies(geometry) {
@@ -30,20 +32,13 @@ pub(super) fn forward<T: Send>(
 
 /// Writes the gradient of the input to `dx`, pixels of [`Geometry::input_gradient`], or adds it if `accumulate`.
 ///
-/// `dy` are pixels of [`Geometry::output`]; `after` as for [`forward`].
-pub(super) fn input_gradient<T: Send>(
-    geometry: &Geometry,
-    dy: &[f32],
-    weight: &[f32],
-    dx: Shared<'_>,
-    accumulate: bool,
-    after: After<'_, T>,
-) -> Vec<T> {
+/// `dy` are pixels of [`Geometry::output`].
+pub(super) fn input_gradient(geometry: &Geometry, dy: &[f32], weight: &[f32], dx: &mut [f32], accumulate: bool) {
     let dy = Source { values: dy, extent: geometry.output(), normalize: None };
     if winograd::applies(geometry) {
-        winograd::input_gradient(geometry, dy, weight, dx, accumulate, after)
+        winograd::input_gradient(geometry, dy, weight, dx, accumulate);
     } else {
-        direct::input_gradient(geometry, dy, weight, dx, accumulate, after)
+        direct::input_gradient(geometry, dy, weight, dx, accumulate);
     }
 }
 

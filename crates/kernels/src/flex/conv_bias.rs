@@ -19,10 +19,10 @@ pub(super) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Writes a convolution and finishes each part.
-    pub(super) fn after(&self, conv: &Conv2d, out: Shared<'_>) {
-        conv2d::forward(&conv.geometry, conv.source(), conv.weight.storage(), out, &|pixels, columns| {
-            // SAFETY: the part is finished and was this task's own.
+    /// Writes a convolution to `out` and finishes each part.
+    pub(super) fn behind(&self, conv: &Conv2d, out: &mut [f32]) {
+        conv2d::forward(&conv.geometry, conv.source(), conv.weight.storage(), out, &|out, pixels, columns| {
+            // SAFETY: the part is this call's own.
             unsafe { self.run(out, pixels, columns) }
         });
     }

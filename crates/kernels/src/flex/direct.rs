@@ -18,6 +18,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
+use super::conv2d::After;
 use super::frame::{Frame, Source, Window};
 use super::geometry::Geometry;
 use super::pixels::Extent;
@@ -96,8 +97,8 @@ pub(super) fn forward<T: Send>(
     geometry: &Geometry,
     source: Source<'_>,
     weight: &[f32],
-    out: Shared<'_>,
-    after: &(dyn Fn(Range<usize>, Range<usize>) -> T + Sync),
+    out: &mut [f32],
+    after: After<'_, T>,
 ) -> Vec<T> {
     let Geometry { kernel, stride, padding, out_size, .. } = *geometry;
     let taps: Vec<_> = (0..kernel[0]).flat_map(|u| (0..kernel[1]).map(move |v| [u, v])).collect();
@@ -115,22 +116,15 @@ pub(super) fn forward<T: Send>(
     correlate(&[correlation], source, geometry.output(), [1, 1], out, false, after)
 }
 
-/// Writes or adds the gradient of the input to `dx`; `after` as for [`forward`].
-pub(super) fn input_gradient<T: Send>(
-    geometry: &Geometry,
-    dy: Source<'_>,
-    weight: &[f32],
-    dx: Shared<'_>,
-    accumulate: bool,
-    after: &(dyn Fn(Range<usize>, Range<usize>) -> T + Sync),
-) -> Vec<T> {
+/// Writes or adds the gradient of the input to `dx`.
+pub(super) fn input_gradient(geometry: &Geometry, dy: Source<'_>, weight: &[f32], dx: &mut [f32], accumulate: bool) {
     let stride = geometry.stride;
     let phases: Vec<_> = (0..stride[0])
         .flat_map(|row| (0..stride[1]).map(move |column| [row, column]))
         .filter(|phase| (0..2).all(|axis| phase[axis] < geometry.in_size[axis]))
         .map(|phase| phase_of_input_gradient(geometry, weight, phase))
         .collect();
-    correlate(&phases, dy, geometry.input_gradient(), stride, dx, accumulate, after)
+    correlate(&phases, dy, geometry.input_gradient(), stride, dx, accumulate, &|_, _, _| ());
 }
 
 /// The correlation of the output gradient that gives the input gradient at `phase`, `phase + stride`, ….
@@ -168,11 +162,12 @@ fn correlate<T: Send>(
     source: Source<'_>,
     extent: Extent,
     block: [usize; 2],
-    out: Shared<'_>,
+    out: &mut [f32],
     accumulate: bool,
-    after: &(dyn Fn(Range<usize>, Range<usize>) -> T + Sync),
+    after: After<'_, T>,
 ) -> Vec<T> {
     assert!(extent.elements() <= out.len(), "the result exceeds its slice");
+    let out = Shared::new(out);
     let grid = [extent.height.div_ceil(block[0]), extent.width.div_ceil(block[1])];
     let regions = regions(extent.images, grid, TASK_POSITIONS, 1);
     let columns = column_blocks(extent.stride, regions.len());
@@ -186,7 +181,7 @@ fn correlate<T: Send>(
             }
         });
         let rows = region.rows.start * block[0]..(region.rows.end * block[0]).min(extent.height);
-        after(pixels(extent, &region.images, rows), columns.clone())
+        after(out, pixels(extent, &region.images, rows), columns.clone())
     };
     tasks.into_par_iter().map(run).collect()
 }

@@ -1,7 +1,7 @@
 //! The fast paths: operations on flex tensors, and their place in Burn's autodiff graph.
 
 mod batch_norm;
-pub(crate) mod buffer;
+mod buffer;
 mod conv2d;
 mod conv_bias;
 mod direct;
@@ -35,7 +35,6 @@ pub(crate) use geometry::Geometry;
 use pixels::{Extent, Pixels, into_tensor, padded};
 pub(crate) use pool::Pooling;
 use residual_block::{Around, Block, Layer};
-use shared::Shared;
 
 type FlexTensor = FloatTensor<Flex>;
 
@@ -174,15 +173,14 @@ impl Conv2d {
     fn forward(&self) -> FlexTensor {
         let extent = self.geometry.output();
         let mut y = Buffer::take(extent.elements());
-        conv2d::forward(&self.geometry, self.source(), self.weight.storage(), Shared::new(&mut y), &|_, _| ());
+        conv2d::forward(&self.geometry, self.source(), self.weight.storage(), &mut y, &|_, _, _| ());
         into_tensor(y, extent, self.geometry.out_channels)
     }
 
     fn input_gradient(&self, dy: &[f32]) -> FlexTensor {
         let extent = self.geometry.input_gradient();
         let mut dx = Buffer::take(extent.elements());
-        let shared = Shared::new(&mut dx);
-        conv2d::input_gradient(&self.geometry, dy, self.weight.storage(), shared, false, &|_, _| ());
+        conv2d::input_gradient(&self.geometry, dy, self.weight.storage(), &mut dx, false);
         into_tensor(dx, extent, self.geometry.in_channels)
     }
 
@@ -314,7 +312,7 @@ impl FastOps for Flex {
         };
         let finish = Finish { bias, shortcut: shortcut.as_ref().map(Pixels::values), relu };
         let mut y = Buffer::take(extent.elements());
-        finish.after(&conv, Shared::new(&mut y));
+        finish.behind(&conv, &mut y);
         into_tensor(y, extent, geometry.out_shape()[1])
     }
 

@@ -48,11 +48,14 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn check(&self) {
+    /// # Panics
+    /// When the result does not fit into its slice.
+    fn checked(&self) -> ResultBlock {
         let Self { offset, stride, rows, width, .. } = *self;
         assert!(width.is_multiple_of(LANES), "{width} columns are not whole vectors");
         assert!(stride >= width || rows <= 1, "rows of the result overlap");
         assert!(reach(offset, stride, rows, width) <= self.values.len(), "result exceeds its slice");
+        ResultBlock { start: self.values.at(offset), stride, rows, width }
     }
 }
 
@@ -75,7 +78,6 @@ pub(super) unsafe fn multiply(left: LeftRows<'_>, right: &[f32], out: Target<'_>
     if out.rows == 0 || out.width == 0 {
         return;
     }
-    out.check();
     if let Some(&last) = left.segments.iter().max() {
         assert!(reach(last, left.stride, out.rows, left.depth) <= left.values.len(), "left operand exceeds its slice");
     }
@@ -87,10 +89,7 @@ pub(super) unsafe fn multiply(left: LeftRows<'_>, right: &[f32], out: Target<'_>
         depth: left.depth,
         right: right.as_ptr(),
         right_stride: out.width,
-        out: out.values.at(out.offset),
-        out_stride: out.stride,
-        rows: out.rows,
-        width: out.width,
+        result: out.checked(),
         accumulate,
     };
     // SAFETY: the assertions keep every element inside its slice; exclusive use of the target is the caller's promise.
@@ -121,7 +120,6 @@ pub(super) unsafe fn multiply_pairs(pairs: Pairs<'_>, out: Target<'_>) {
     if out.rows == 0 || out.width == 0 || pairs.depth == 0 {
         return;
     }
-    out.check();
     let left = pairs.segments.iter().map(|pair| pair.0).max().unwrap_or(0);
     let right = pairs.segments.iter().map(|pair| pair.1).max().unwrap_or(0);
     let reach_of = |start, stride, width| reach(start, stride, pairs.depth, width);
@@ -134,10 +132,7 @@ pub(super) unsafe fn multiply_pairs(pairs: Pairs<'_>, out: Target<'_>) {
         right_stride: pairs.right_stride,
         segments: pairs.segments,
         depth: pairs.depth,
-        out: out.values.at(out.offset),
-        out_stride: out.stride,
-        rows: out.rows,
-        width: out.width,
+        result: out.checked(),
     };
     // SAFETY: the assertions keep every element inside its slice; exclusive use of the target is the caller's promise.
     unsafe { run_multiply_pairs(&job) }
@@ -151,10 +146,7 @@ struct Multiply<'a> {
     depth: usize,
     right: *const f32,
     right_stride: usize,
-    out: *mut f32,
-    out_stride: usize,
-    rows: usize,
-    width: usize,
+    result: ResultBlock,
     accumulate: bool,
 }
 
@@ -166,8 +158,13 @@ struct MultiplyPairs<'a> {
     right_stride: usize,
     segments: &'a [(usize, usize)],
     depth: usize,
-    out: *mut f32,
-    out_stride: usize,
+    result: ResultBlock,
+}
+
+/// Where a checked product goes.
+struct ResultBlock {
+    start: *mut f32,
+    stride: usize,
     rows: usize,
     width: usize,
 }
@@ -198,8 +195,7 @@ unsafe fn multiply_pairs_body<V: Vector>(job: &MultiplyPairs<'_>) {
 
 /// A product whose result is computed in blocks.
 trait Blocks {
-    fn rows(&self) -> usize;
-    fn width(&self) -> usize;
+    fn result(&self) -> &ResultBlock;
 
     /// Computes `R` rows and `N` vectors of columns.
     ///
@@ -215,8 +211,8 @@ trait Blocks {
 #[inline(always)]
 unsafe fn cover<V: Vector, B: Blocks>(job: &B) {
     let mut column = 0;
-    while column < job.width() {
-        let vectors = ((job.width() - column) / V::WIDTH).min(V::ROW);
+    while column < job.result().width {
+        let vectors = ((job.result().width - column) / V::WIDTH).min(V::ROW);
         // SAFETY: passed on to the caller; the strip ends at or before the last column.
         unsafe {
             match vectors {
@@ -236,7 +232,7 @@ unsafe fn cover<V: Vector, B: Blocks>(job: &B) {
 /// As for [`cover`], and `N` vectors must remain from `column` on.
 #[inline(always)]
 unsafe fn strip<V: Vector, B: Blocks, const N: usize>(job: &B, column: usize) {
-    let rows = job.rows();
+    let rows = job.result().rows;
     let mut row = 0;
     while row < rows {
         let left = rows - row;
@@ -303,22 +299,17 @@ unsafe fn store_sums<V: Vector, const R: usize, const N: usize>(sums: [[V; N]; R
 
 impl Blocks for Multiply<'_> {
     #[inline(always)]
-    fn rows(&self) -> usize {
-        self.rows
-    }
-
-    #[inline(always)]
-    fn width(&self) -> usize {
-        self.width
+    fn result(&self) -> &ResultBlock {
+        &self.result
     }
 
     #[inline(always)]
     unsafe fn block<V: Vector, const R: usize, const N: usize>(&self, row: usize, column: usize) {
         // SAFETY: rows `row..row + R` and `N` vectors from `column` on lie inside the operands.
         unsafe {
-            let out = self.out.add(row * self.out_stride + column);
+            let out = self.result.start.add(row * self.result.stride + column);
             let mut sums: [[V; N]; R] =
-                if self.accumulate { load_sums(out, self.out_stride) } else { [[V::splat(0.0); N]; R] };
+                if self.accumulate { load_sums(out, self.result.stride) } else { [[V::splat(0.0); N]; R] };
             // Without segments there is nothing to the right, and nothing is read.
             let mut right = self.right.wrapping_add(column);
             for &segment in self.segments {
@@ -337,28 +328,23 @@ impl Blocks for Multiply<'_> {
                     right = right.wrapping_add(self.right_stride);
                 }
             }
-            store_sums(sums, out, self.out_stride);
+            store_sums(sums, out, self.result.stride);
         }
     }
 }
 
 impl Blocks for MultiplyPairs<'_> {
     #[inline(always)]
-    fn rows(&self) -> usize {
-        self.rows
-    }
-
-    #[inline(always)]
-    fn width(&self) -> usize {
-        self.width
+    fn result(&self) -> &ResultBlock {
+        &self.result
     }
 
     #[inline(always)]
     unsafe fn block<V: Vector, const R: usize, const N: usize>(&self, row: usize, column: usize) {
         // SAFETY: rows `row..row + R` and `N` vectors from `column` on lie inside the operands.
         unsafe {
-            let out = self.out.add(row * self.out_stride + column);
-            let mut sums: [[V; N]; R] = load_sums(out, self.out_stride);
+            let out = self.result.start.add(row * self.result.stride + column);
+            let mut sums: [[V; N]; R] = load_sums(out, self.result.stride);
             for &(left, right) in self.segments {
                 let mut left = self.left.add(left + row);
                 let mut right = self.right.add(right + column);
@@ -377,7 +363,7 @@ impl Blocks for MultiplyPairs<'_> {
                     right = right.wrapping_add(self.right_stride);
                 }
             }
-            store_sums(sums, out, self.out_stride);
+            store_sums(sums, out, self.result.stride);
         }
     }
 }

@@ -16,7 +16,6 @@ use super::conv2d;
 use super::frame::Source;
 use super::geometry::Geometry;
 use super::pixels::{Extent, Pixels, into_tensor, padded};
-use super::shared::Shared;
 
 type FlexTensor = FloatTensor<Flex>;
 
@@ -74,10 +73,9 @@ impl Layer {
     fn forward(self, source: Source<'_>) -> Done {
         let extent = self.extent();
         let mut y = Buffer::take(extent.elements());
-        let shared = Shared::new(&mut y);
-        let moments = conv2d::forward(&self.geometry, source, self.weight.storage(), shared, &|pixels, columns| {
-            // SAFETY: the part is finished and was this task's own.
-            unsafe { Moments::new(shared, extent.stride, pixels, columns) }
+        let moments = conv2d::forward(&self.geometry, source, self.weight.storage(), &mut y, &|y, pixels, columns| {
+            // SAFETY: nobody writes the part until this returns.
+            unsafe { Moments::new(y, extent.stride, pixels, columns) }
         });
         let statistics = Statistics::combine(self.geometry.out_channels, &moments);
         let norm = Normalization::new(statistics, self.gamma.storage(), self.beta.storage(), self.eps);
@@ -99,7 +97,7 @@ impl Done {
     fn restore(&mut self, source: Source<'_>) {
         if self.y.is_none() {
             let mut y = Buffer::take(self.layer.extent().elements());
-            conv2d::forward(&self.layer.geometry, source, self.layer.weight.storage(), Shared::new(&mut y), &|_, _| ());
+            conv2d::forward(&self.layer.geometry, source, self.layer.weight.storage(), &mut y, &|_, _, _| ());
             self.y = Some(y);
         }
     }
@@ -162,24 +160,24 @@ pub(super) fn forward(
 }
 
 impl Block {
-    /// Shapes of the weights of all layers, the projection's last.
-    pub(super) fn weight_shapes(&self) -> Vec<[usize; 4]> {
+    /// All layers, the projection last.
+    fn all(&self) -> impl Iterator<Item = &Done> {
         let projection = match &self.around {
             Around::Projection(done) => Some(done),
             _ => None,
         };
-        self.layers.iter().chain(projection).map(|done| done.layer.weight.shape().dims()).collect()
+        self.layers.iter().chain(projection)
+    }
+
+    /// Shapes of the weights of all layers, the projection's last.
+    pub(super) fn weight_shapes(&self) -> Vec<[usize; 4]> {
+        self.all().map(|done| done.layer.weight.shape().dims()).collect()
     }
 
     /// Means and variances of all layers, the projection's last: `[2, channels of all layers]`, flat.
     pub(super) fn statistics(&self) -> Vec<f32> {
-        let projection = match &self.around {
-            Around::Projection(done) => Some(done),
-            _ => None,
-        };
-        let all = || self.layers.iter().chain(projection).map(|done| &done.norm.statistics);
-        let means = all().flat_map(|statistics| &statistics.mean);
-        let vars = all().flat_map(|statistics| &statistics.var);
+        let means = self.all().flat_map(|done| &done.norm.statistics.mean);
+        let vars = self.all().flat_map(|done| &done.norm.statistics.var);
         means.chain(vars).copied().map(super::batch_norm::round).collect()
     }
 
@@ -225,8 +223,7 @@ impl Block {
         while let Some(before) = layers.pop() {
             let Done { layer, .. } = &last;
             let mut d = Buffer::take(layer.geometry.input_gradient().elements());
-            let shared = Shared::new(&mut d);
-            conv2d::input_gradient(&layer.geometry, &dy, layer.weight.storage(), shared, false, &|_, _| ());
+            conv2d::input_gradient(&layer.geometry, &dy, layer.weight.storage(), &mut d, false);
             gradients.push(last.gradients(before.activated(), &dy, gradient));
             let values = before.output().values;
             gradient = Gradient::new(values, &d, Mask::Own, &before.norm);
@@ -238,11 +235,10 @@ impl Block {
             // Through an identity, the gradient of the sum is already there.
             let identity = matches!(around, Around::Identity);
             let mut dx = if identity { d } else { Buffer::take(geometry.input_gradient().elements()) };
-            let shared = Shared::new(&mut dx);
-            conv2d::input_gradient(geometry, &dy, last.layer.weight.storage(), shared, identity, &|_, _| ());
+            conv2d::input_gradient(geometry, &dy, last.layer.weight.storage(), &mut dx, identity);
             if let (Around::Projection(done), Some((dy, _))) = (&around, &projection) {
                 let Layer { geometry, weight, .. } = &done.layer;
-                conv2d::input_gradient(geometry, dy, weight.storage(), shared, true, &|_, _| ());
+                conv2d::input_gradient(geometry, dy, weight.storage(), &mut dx, true);
             }
             into_tensor(dx, geometry.input_gradient(), geometry.in_channels)
         });

@@ -161,10 +161,10 @@ mod x86 {
 /// The body must be `#[inline(always)]`, so that it is compiled with the features of each variant. The choice
 /// depends on the processor and the process's limit alone, so results repeat on a machine.
 macro_rules! with_vectors {
-    ($(#[$meta:meta])* unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "they are handed on to the body as they are")]
-        unsafe fn $name($($arg: $ty),*) {
+        $vis unsafe fn $name($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 use std::arch::x86_64::{__m256, __m512};

@@ -49,10 +49,10 @@ fn detected() -> InstructionSet {
 macro_rules! vectorized {
     (
         $(#[$meta:meta])*
-        fn $name:ident $(<const $size:ident: $size_type:ty>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
+        $vis:vis fn $name:ident $(<const $size:ident: $size_type:ty>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
     ) => {
         $(#[$meta])*
-        fn $name $(<const $size: $size_type>)? ($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<const $size: $size_type>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body $(<const $size: $size_type>)? ($($arg: $ty),*) $(-> $ret)? $body
 

@@ -8,39 +8,36 @@
 //! A tile takes 36 multiplications per pair of channels in place of 144. Summed over channels, the `⊙` is one matrix
 //! product for each of the 36 places in a tile.
 //!
-//! The interpolation points are `0, ±1/√2, ±√2, ∞`. The usual `0, ±1, ±2, ∞` lose three to seven times as much: against
-//! float64, on 64 channels of normal numbers, the largest error is 8e-7 of the largest output with these points, 3e-6 with
-//! the usual ones and 5e-7 for the plain sum in f32. They also make the first and last row of `Bᵀ` free of a factor.
+//! The interpolation points are `0, ±1/√2, ±√2, ∞`. The usual `0, ±1, ±2, ∞` lose three times as much: against float64, on
+//! 64 channels of normal numbers, the largest error is 1.2e-6 of the largest output with these points, 3.6e-6 with the
+//! usual ones and 1.1e-6 for the plain sum in f32 (a test of `tile.rs` prints them). These points also make the first
+//! and last row of `Bᵀ` free of a factor.
 //!
 //! # Source
 //! Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*, 2015. <https://arxiv.org/abs/1509.09308>; the
 //! matrices for other points follow from Cook's and Toom's interpolation.
 
-#![allow(unsafe_code, reason = "transforms use vector intrinsics on raw pointers, and tasks write interleaved columns")]
+#![allow(unsafe_code, reason = "transforms take raw pointers, and tasks write interleaved columns")]
 
-use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
+mod tile;
+
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::buffer::Buffer;
-use super::direct::{add_transposed, pixels};
-use super::frame::{Frame, Source, Window};
-use super::geometry::Geometry;
-use super::pixels::Extent;
-use super::product::{LeftRows, PANEL, Pairs, Target, multiply, multiply_pairs};
-use super::region::{Region, column_blocks, image_chunks, regions};
-use super::scratch::{Scratch, with_scratch};
-use super::shared::Shared;
-use super::vector::{LANES, Vector, with_vectors};
-use super::vectorized::vectorized;
+use tile::{IN, OUT, PLACES, filter_gradient_tile, filter_tile, gradient_tile, input_tile, output_tile};
 
-/// Outputs per tile and axis.
-const OUT: usize = 4;
-/// Inputs per tile and axis.
-const IN: usize = 6;
-/// Places of a transformed tile.
-const PLACES: usize = IN * IN;
+use crate::flex::buffer::Buffer;
+use crate::flex::conv2d::After;
+use crate::flex::direct::{add_transposed, pixels};
+use crate::flex::frame::{Frame, Source, Window};
+use crate::flex::geometry::Geometry;
+use crate::flex::pixels::Extent;
+use crate::flex::product::{LeftRows, PANEL, Pairs, Target, multiply, multiply_pairs};
+use crate::flex::region::{Region, column_blocks, image_chunks, regions};
+use crate::flex::scratch::{Scratch, with_scratch};
+use crate::flex::shared::Shared;
+use crate::flex::vector::LANES;
 
 /// Bytes of transformed tiles that are at work at once; they should fit into the second level cache with the filters.
 const TILE_BYTES: usize = 448 << 10;
@@ -52,7 +49,7 @@ const TASK_PIXELS: usize = 1024;
 const BLOCK: usize = 2 * PANEL;
 
 /// Whether the tiles save work: a 3×3 kernel of stride 1 on whole vectors of channels, and tiles that are mostly full.
-pub(super) fn applies(geometry: &Geometry) -> bool {
+pub(in crate::flex) fn applies(geometry: &Geometry) -> bool {
     let Geometry { kernel, stride, padding, in_size, out_size, .. } = *geometry;
     let fits = |[rows, columns]: [usize; 2]| {
         let tiles = rows.div_ceil(OUT) * columns.div_ceil(OUT);
@@ -67,13 +64,13 @@ pub(super) fn applies(geometry: &Geometry) -> bool {
         && fits(out_size)
 }
 
-/// Writes the convolution; see [`super::direct::forward`].
-pub(super) fn forward<T: Send>(
+/// Writes the convolution; see [`crate::flex::direct::forward`].
+pub(in crate::flex) fn forward<T: Send>(
     geometry: &Geometry,
     source: Source<'_>,
     weight: &[f32],
-    out: Shared<'_>,
-    after: &(dyn Fn(Range<usize>, Range<usize>) -> T + Sync),
+    out: &mut [f32],
+    after: After<'_, T>,
 ) -> Vec<T> {
     let extent = geometry.output();
     let filters = transform_filters(geometry, weight, Direction::Forward);
@@ -81,19 +78,18 @@ pub(super) fn forward<T: Send>(
     correlate(source, first, &filters, extent, out, false, after)
 }
 
-/// Writes or adds the gradient of the input; see [`super::direct::input_gradient`].
-pub(super) fn input_gradient<T: Send>(
+/// Writes or adds the gradient of the input; see [`crate::flex::direct::input_gradient`].
+pub(in crate::flex) fn input_gradient(
     geometry: &Geometry,
     dy: Source<'_>,
     weight: &[f32],
-    dx: Shared<'_>,
+    dx: &mut [f32],
     accumulate: bool,
-    after: &(dyn Fn(Range<usize>, Range<usize>) -> T + Sync),
-) -> Vec<T> {
+) {
     let extent = geometry.input_gradient();
     let filters = transform_filters(geometry, weight, Direction::Backward);
     let first = geometry.padding.map(|padding| padding.cast_signed() - 2);
-    correlate(dy, first, &filters, extent, dx, accumulate, after)
+    correlate(dy, first, &filters, extent, dx, accumulate, &|_, _, _| ());
 }
 
 /// Which way a convolution goes.
@@ -174,66 +170,6 @@ fn gather_filters(
     taps
 }
 
-/// `G v`: the values of `v₀ + v₁x + v₂x²` at the points, divided by the products of their distances.
-#[inline(always)]
-fn filter_row(v: [f32; 3]) -> [f32; IN] {
-    const A: f32 = -1.0 / 1.5; // Of ±1/√2.
-    const B: f32 = 1.0 / 6.0; // Of ±√2.
-    let (even_a, odd_a) = (A * (v[0] + 0.5 * v[2]), A * FRAC_1_SQRT_2 * v[1]);
-    let (even_b, odd_b) = (B * (v[0] + 2.0 * v[2]), B * SQRT_2 * v[1]);
-    [v[0], even_a + odd_a, even_a - odd_a, even_b + odd_b, even_b - odd_b, v[2]]
-}
-
-/// `Gᵀ v`, the transpose of [`filter_row`].
-#[inline(always)]
-fn filter_gradient_row(v: [f32; IN]) -> [f32; 3] {
-    const A: f32 = -1.0 / 1.5;
-    const B: f32 = 1.0 / 6.0;
-    let (even_a, odd_a) = (A * (v[1] + v[2]), A * FRAC_1_SQRT_2 * (v[1] - v[2]));
-    let (even_b, odd_b) = (B * (v[3] + v[4]), B * SQRT_2 * (v[3] - v[4]));
-    [v[0] + even_a + even_b, odd_a + odd_b, 0.5 * even_a + 2.0 * even_b + v[5]]
-}
-
-vectorized! {
-    /// `G g Gᵀ` in each lane.
-    fn filter_tile(taps: &[[f32; LANES]; 9], places: &mut [[f32; LANES]; PLACES]) {
-        for lane in 0..LANES {
-            let mut rows = [[0.0; 3]; IN]; // G g
-            for v in 0..3 {
-                let column = filter_row([taps[v][lane], taps[3 + v][lane], taps[6 + v][lane]]);
-                for i in 0..IN {
-                    rows[i][v] = column[i];
-                }
-            }
-            for (i, row) in rows.into_iter().enumerate() {
-                for (j, value) in filter_row(row).into_iter().enumerate() {
-                    places[i * IN + j][lane] = value;
-                }
-            }
-        }
-    }
-}
-
-vectorized! {
-    /// `Gᵀ U G` in each lane.
-    fn filter_gradient_tile(places: &[[f32; LANES]; PLACES], taps: &mut [[f32; LANES]; 9]) {
-        for lane in 0..LANES {
-            let mut rows = [[0.0; IN]; 3]; // Gᵀ U
-            for j in 0..IN {
-                let column = filter_gradient_row(std::array::from_fn(|i| places[i * IN + j][lane]));
-                for u in 0..3 {
-                    rows[u][j] = column[u];
-                }
-            }
-            for (u, row) in rows.into_iter().enumerate() {
-                for (v, value) in filter_gradient_row(row).into_iter().enumerate() {
-                    taps[u * 3 + v][lane] = value;
-                }
-            }
-        }
-    }
-}
-
 /// A tile of the output: where it begins and how much of it lies inside the picture.
 #[derive(Clone, Copy)]
 struct OutTile {
@@ -283,11 +219,12 @@ fn correlate<T: Send>(
     first: [isize; 2],
     filters: &Filters,
     extent: Extent,
-    out: Shared<'_>,
+    out: &mut [f32],
     accumulate: bool,
-    after: &(dyn Fn(Range<usize>, Range<usize>) -> T + Sync),
+    after: After<'_, T>,
 ) -> Vec<T> {
     assert!(extent.elements() <= out.len(), "the result exceeds its slice");
+    let out = Shared::new(out);
     // Wide filters do not fit into a core's cache and are read once per task: more pixels share the reading.
     let target = if filters.inner * filters.width > BLOCK * PANEL { 2 * TASK_PIXELS } else { TASK_PIXELS };
     let target = target.min((extent.pixels() / 8).max(24 * OUT * OUT));
@@ -300,7 +237,7 @@ fn correlate<T: Send>(
             // SAFETY: tasks differ in their pictures, rows or columns, so no two write the same element.
             unsafe { correlate_region(source, first, filters, region, columns, extent, out, accumulate, scratch) }
         });
-        after(pixels(extent, &region.images, region.rows.clone()), columns.clone())
+        after(out, pixels(extent, &region.images, region.rows.clone()), columns.clone())
     };
     tasks.into_par_iter().map(run).collect()
 }
@@ -395,236 +332,11 @@ unsafe fn write_tile(
     }
 }
 
-with_vectors! {
-    /// `Bᵀ d B` of one tile.
-    ///
-    /// # Safety
-    /// `from` must be valid for six rows and columns of pixels `distance` apart, `to` for 36 places `stride` apart.
-    unsafe fn input_tile(from: *const f32, distance: [usize; 2], channels: usize, to: *mut f32, stride: usize)
-        = input_tile_body
-}
-
-with_vectors! {
-    /// `Aᵀ M A` of one tile.
-    ///
-    /// # Safety
-    /// `from` must be valid for 36 places `stride` apart, `to` for `size` pixels `distance` apart.
-    unsafe fn output_tile(
-        from: *const f32,
-        stride: usize,
-        width: usize,
-        to: *mut f32,
-        distance: [usize; 2],
-        size: [usize; 2],
-        accumulate: bool,
-    ) = output_tile_body
-}
-
-with_vectors! {
-    /// `A dY Aᵀ` of one tile, zero beyond `size`.
-    ///
-    /// # Safety
-    /// `from` must be valid for `size` pixels `distance` apart, `to` for 36 places `stride` apart.
-    unsafe fn gradient_tile(
-        from: *const f32,
-        distance: [usize; 2],
-        size: [usize; 2],
-        width: usize,
-        to: *mut f32,
-        stride: usize,
-    ) = gradient_tile_body
-}
-
-/// `Bᵀ v`.
-///
-/// # Safety
-/// The processor must have what `V` needs.
-#[inline(always)]
-unsafe fn input_row<V: Vector>(d: [V; IN]) -> [V; IN] {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let (a, b) = (V::splat(FRAC_1_SQRT_2), V::splat(SQRT_2));
-        let (minus_a, minus_b) = (V::splat(-FRAC_1_SQRT_2), V::splat(-SQRT_2));
-        let (minus_half, minus_two) = (V::splat(-0.5), V::splat(-2.0));
-        let minus_both = V::splat(-2.5);
-        let even_a = minus_two.mul_add(d[2], d[4]);
-        let odd_a = minus_two.mul_add(d[1], d[3]);
-        let even_b = minus_half.mul_add(d[2], d[4]);
-        let odd_b = minus_half.mul_add(d[1], d[3]);
-        [
-            minus_both.mul_add(d[2], d[0].add(d[4])),
-            a.mul_add(odd_a, even_a),
-            minus_a.mul_add(odd_a, even_a),
-            b.mul_add(odd_b, even_b),
-            minus_b.mul_add(odd_b, even_b),
-            minus_both.mul_add(d[3], d[1].add(d[5])),
-        ]
-    }
-}
-
-/// `Aᵀ v`.
-///
-/// # Safety
-/// The processor must have what `V` needs.
-#[inline(always)]
-unsafe fn output_row<V: Vector>(m: [V; IN]) -> [V; OUT] {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let (a, b) = (V::splat(FRAC_1_SQRT_2), V::splat(SQRT_2));
-        let (half, two) = (V::splat(0.5), V::splat(2.0));
-        let (even_a, odd_a) = (m[1].add(m[2]), a.mul(m[1].sub(m[2])));
-        let (even_b, odd_b) = (m[3].add(m[4]), b.mul(m[3].sub(m[4])));
-        [
-            m[0].add(even_a.add(even_b)),
-            odd_a.add(odd_b),
-            half.mul_add(even_a, two.mul(even_b)),
-            half.mul_add(odd_a, two.mul_add(odd_b, m[5])),
-        ]
-    }
-}
-
-/// `A v`.
-///
-/// # Safety
-/// The processor must have what `V` needs.
-#[inline(always)]
-unsafe fn gradient_row<V: Vector>(y: [V; OUT]) -> [V; IN] {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let (a, b) = (V::splat(FRAC_1_SQRT_2), V::splat(SQRT_2));
-        let (minus_a, minus_b) = (V::splat(-FRAC_1_SQRT_2), V::splat(-SQRT_2));
-        let (half, two) = (V::splat(0.5), V::splat(2.0));
-        let (even_a, odd_a) = (half.mul_add(y[2], y[0]), half.mul_add(y[3], y[1]));
-        let (even_b, odd_b) = (two.mul_add(y[2], y[0]), two.mul_add(y[3], y[1]));
-        [
-            y[0],
-            a.mul_add(odd_a, even_a),
-            minus_a.mul_add(odd_a, even_a),
-            b.mul_add(odd_b, even_b),
-            minus_b.mul_add(odd_b, even_b),
-            y[3],
-        ]
-    }
-}
-
-/// Row `i` of a matrix given by its columns. No closures here: they would not be compiled for the vectors' features.
-#[inline(always)]
-fn row_of<V: Copy, const R: usize, const C: usize>(columns: &[[V; R]; C], i: usize) -> [V; C] {
-    let mut row = [columns[0][0]; C];
-    for (value, column) in row.iter_mut().zip(columns) {
-        *value = column[i];
-    }
-    row
-}
-
-/// Six vectors `distance` apart.
-///
-/// # Safety
-/// `from` must be valid for them, and the processor must have what `V` needs.
-#[inline(always)]
-unsafe fn load_six<V: Vector>(from: *const f32, distance: usize) -> [V; IN] {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let mut vectors = [V::splat(0.0); IN];
-        for (i, vector) in vectors.iter_mut().enumerate() {
-            *vector = V::load(from.add(i * distance));
-        }
-        vectors
-    }
-}
-
-#[inline(always)]
-unsafe fn input_tile_body<V: Vector>(
-    from: *const f32,
-    [row, pixel]: [usize; 2],
-    channels: usize,
-    to: *mut f32,
-    stride: usize,
-) {
-    for channel in (0..channels).step_by(V::WIDTH) {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let (from, to) = (from.add(channel), to.add(channel));
-            let mut columns = [[V::splat(0.0); IN]; IN]; // Bᵀ d, by columns.
-            for (j, column) in columns.iter_mut().enumerate() {
-                *column = input_row(load_six(from.add(j * pixel), row));
-            }
-            for i in 0..IN {
-                let places = input_row(row_of(&columns, i));
-                for (j, place) in places.into_iter().enumerate() {
-                    place.store(to.add((i * IN + j) * stride));
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn output_tile_body<V: Vector>(
-    from: *const f32,
-    stride: usize,
-    width: usize,
-    to: *mut f32,
-    [row, pixel]: [usize; 2],
-    [rows, columns]: [usize; 2],
-    accumulate: bool,
-) {
-    for channel in (0..width).step_by(V::WIDTH) {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let (from, to) = (from.add(channel), to.add(channel));
-            let mut halves = [[V::splat(0.0); OUT]; IN]; // Aᵀ M, by columns.
-            for (j, half) in halves.iter_mut().enumerate() {
-                *half = output_row(load_six(from.add(j * stride), IN * stride));
-            }
-            for i in 0..rows {
-                let outputs = output_row(row_of(&halves, i));
-                for (j, output) in outputs.into_iter().enumerate().take(columns) {
-                    let to = to.add(i * row + j * pixel);
-                    let output = if accumulate { V::load(to).add(output) } else { output };
-                    output.store(to);
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn gradient_tile_body<V: Vector>(
-    from: *const f32,
-    [row, pixel]: [usize; 2],
-    [rows, columns]: [usize; 2],
-    width: usize,
-    to: *mut f32,
-    stride: usize,
-) {
-    for channel in (0..width).step_by(V::WIDTH) {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let (from, to) = (from.add(channel), to.add(channel));
-            let mut halves = [[V::splat(0.0); IN]; OUT]; // A dY, by columns.
-            for (j, half) in halves.iter_mut().enumerate().take(columns) {
-                let mut column = [V::splat(0.0); OUT];
-                for (i, value) in column.iter_mut().enumerate().take(rows) {
-                    *value = V::load(from.add(i * row + j * pixel));
-                }
-                *half = gradient_row(column);
-            }
-            for i in 0..IN {
-                let places = gradient_row(row_of(&halves, i));
-                for (j, place) in places.into_iter().enumerate() {
-                    place.store(to.add((i * IN + j) * stride));
-                }
-            }
-        }
-    }
-}
-
 /// Writes the gradient of the weight, `[O, C, 3, 3]`.
 ///
 /// A task is a block of input and output channels and, where blocks are few, a chunk of the batch; chunks are added in
 /// order.
-pub(super) fn weight_gradient(geometry: &Geometry, source: Source<'_>, dy: &[f32], dw: &mut [f32]) {
+pub(in crate::flex) fn weight_gradient(geometry: &Geometry, source: Source<'_>, dy: &[f32], dw: &mut [f32]) {
     let (inner, width) = (source.extent.stride, geometry.output().stride);
     let cut = |size: usize| (0..size).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(size));
     let blocks: Vec<_> = cut(inner).flat_map(|rows| cut(width).map(move |columns| (rows.clone(), columns))).collect();
@@ -735,41 +447,6 @@ fn weight_gradient_block(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// `Σ aᵢ bᵢ`.
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        a.iter().zip(b).map(|(a, b)| a * b).sum()
-    }
-
-    /// One axis of F(4, 3): filtering six inputs by three taps, with the transforms of one lane.
-    #[test]
-    fn one_axis_gives_the_four_outputs_of_a_filter() {
-        let d = [1.0, -2.0, 0.5, 3.0, -1.5, 2.0];
-        let g = [0.25, -1.0, 2.0];
-        // SAFETY: arrays of f32 need no feature.
-        let (input, output) = unsafe { (input_row(d.map(|value| [value; 4])), output_row::<[f32; 4]>) };
-        let filter = filter_row(g);
-        let products = std::array::from_fn(|i| input[i].map(|value| value * filter[i]));
-        // SAFETY: as above.
-        let outputs = unsafe { output(products) };
-        for (i, output) in outputs.into_iter().enumerate() {
-            let want = dot(&d[i..i + 3], &g);
-            assert!((output[0] - want).abs() < 1e-5, "output {i}: {} instead of {want}", output[0]);
-        }
-    }
-
-    /// `⟨A v, w⟩ = ⟨v, Aᵀ w⟩`, and the same for `G`: what the gradients rest on.
-    #[test]
-    fn gradients_use_the_transposed_transforms() {
-        let (v4, v3) = ([1.0, -0.5, 2.0, 3.0], [0.5, -1.0, 2.0]);
-        let w = [0.25, -1.0, 2.0, 0.5, 1.5, -3.0];
-        // SAFETY: arrays of f32 need no feature.
-        let (a_v, at_w) = unsafe { (gradient_row(v4.map(|v| [v; 4])), output_row(w.map(|w| [w; 4]))) };
-        let (left, right) = (dot(&a_v.map(|v| v[0]), &w), dot(&v4, &at_w.map(|v| v[0])));
-        assert!((left - right).abs() < 1e-5, "{left} {right}");
-        let (left, right) = (dot(&filter_row(v3), &w), dot(&v3, &filter_gradient_row(w)));
-        assert!((left - right).abs() < 1e-5, "{left} {right}");
-    }
 
     #[test]
     fn tiles_are_used_where_they_are_full() {
