@@ -562,3 +562,48 @@ fn recomputing_gives_the_same_bits() {
         assert_eq!(case.run(DType::F32, true, true, false), case.run(DType::F32, true, false, false));
     }
 }
+
+#[test]
+fn a_window_of_minus_infinity_keeps_its_gradient() {
+    let x = leaf(&[f32::NEG_INFINITY], [1], DType::F32);
+    let gradients = max_pool2d(x.clone().reshape([1, 1, 1, 1]), 3, 1, 1).sum().backward();
+    assert_eq!(to_f64(x.grad(&gradients).expect("a leaf")), [1.0]);
+}
+
+#[test]
+fn a_relu_passes_the_gradient_of_a_nan() {
+    // An offset of NaN leaves the statistics alone, and its gradient is the sum of what passes the ReLU.
+    let x = leaf(&[1.0, -1.0, 3.0], [3], DType::F32);
+    let (gamma, beta) = (leaf(&[1.0], [1], DType::F32), leaf(&[f32::NAN], [1], DType::F32));
+    let norm = batch_norm_train(x.reshape([3, 1, 1, 1]), gamma, beta.clone(), EPS, true);
+    let gradients = norm.output.sum().backward();
+    assert_eq!(to_f64(beta.grad(&gradients).expect("a leaf")), [3.0]);
+}
+
+#[test]
+fn a_block_takes_one_picture_and_constants_get_no_gradient() {
+    let device = Device::flex().autodiff();
+    let plain = |seed: u64, shape: [usize; 4]| {
+        let count = shape.iter().product();
+        Tensor::<4>::from_data(TensorData::new(noise(seed, count), shape), &device)
+    };
+    let gamma = Tensor::<1>::ones([16], &device).require_grad();
+    let layer = |weight: Tensor<4>, gamma: Tensor<1>| ConvNorm {
+        weight,
+        gamma,
+        beta: Tensor::zeros([16], &device),
+        stride: [1, 1],
+        padding: [1, 1],
+        eps: EPS,
+    };
+    let branch =
+        || vec![layer(plain(2, [16, 16, 3, 3]), gamma.clone()), layer(plain(3, [16, 16, 3, 3]), gamma.clone())];
+    let x = plain(1, [1, 16, 6, 7]);
+    let block = residual_block(x.clone(), branch(), Shortcut::Identity, false);
+    let (stock, _) = stock_block(x.clone(), branch(), None, true);
+    check(&[to_f64(block.output.clone())], &[to_f64(stock.clone())], 1e-4, &"one picture");
+    // Only gamma, which both layers share, wants a gradient: it is the sum of both.
+    let direction = plain(4, [1, 16, 6, 7]);
+    let gradient = |y: Tensor<4>| to_f64(gamma.grad(&(y * direction.clone()).sum().backward()).expect("a leaf"));
+    check(&[gradient(block.output)], &[gradient(stock)], 1e-3, &"a shared scale");
+}

@@ -261,9 +261,9 @@ fn lanes(affine: &Affine) -> [&[[f32; LANES]]; 3] {
 pub(super) enum Mask<'a> {
     /// Everywhere: there is none.
     None,
-    /// Where the normalization itself is positive, computed again by the instructions of [`normalize`].
+    /// Where the normalization itself is positive or NaN, computed again by the instructions of [`normalize`].
     Own,
-    /// Where these values, the ReLU's output, are positive.
+    /// Where these values, the ReLU's output, are positive or NaN.
     Output(&'a [f32]),
 }
 
@@ -400,8 +400,8 @@ vectorized! {
                     for lane in 0..LANES {
                         let centred = x[lane] - origin[lane];
                         let passes = match MASK {
-                            OWN => centred * scale[lane] + offset[lane] > 0.0,
-                            OUTPUT => out[lane] > 0.0,
+                            OWN => !is_cut(centred * scale[lane] + offset[lane]),
+                            OUTPUT => !is_cut(out[lane]),
                             _ => true,
                         };
                         let dz = kept(d[lane], passes);
@@ -463,6 +463,12 @@ vectorized! {
     }
 }
 
+/// Whether a ReLU stops the gradient at a value. It passes at a NaN, as Burn's does, so that none is hidden.
+#[inline(always)]
+fn is_cut(value: f32) -> bool {
+    value <= 0.0
+}
+
 /// The value or zero. Without a branch, which would keep the loops around it from becoming vectors.
 #[inline(always)]
 fn kept(value: f32, keep: bool) -> f32 {
@@ -486,8 +492,8 @@ fn differentiate<const MASK: u8>(
     for lane in 0..LANES {
         let centred = x[lane] - origin[lane];
         let passes = match MASK {
-            OWN => centred * scale[lane] + offset[lane] > 0.0,
-            OUTPUT => out[lane] > 0.0,
+            OWN => !is_cut(centred * scale[lane] + offset[lane]),
+            OUTPUT => !is_cut(out[lane]),
             _ => true,
         };
         dz[lane] = kept(d[lane], passes);

@@ -59,7 +59,7 @@ vectorized! {
         let pixels = y.chunks_exact_mut(stride).zip(taps.chunks_exact_mut(stride));
         for (pixel, (y, taps)) in pixels.enumerate() {
             let (i, j) = (pixel / output.width, pixel % output.width);
-            y.fill(f32::NEG_INFINITY);
+            let mut is_first = true;
             let (y, _) = y.as_chunks_mut::<LANES>();
             let (taps, _) = taps.as_chunks_mut::<LANES>();
             for u in 0..kernel {
@@ -71,11 +71,12 @@ vectorized! {
                     for ((y, taps), x) in y.iter_mut().zip(taps.iter_mut()).zip(x.as_chunks::<LANES>().0) {
                         for lane in 0..LANES {
                             // A NaN wins and stays.
-                            let wins = x[lane] > y[lane] || x[lane].is_nan();
+                            let wins = is_first || x[lane] > y[lane] || x[lane].is_nan();
                             y[lane] = if wins { x[lane] } else { y[lane] };
                             taps[lane] = if wins { tap } else { taps[lane] };
                         }
                     }
+                    is_first = false;
                 }
             }
         }
