@@ -7,7 +7,7 @@ use std::{
 };
 
 fn configs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs")
+    PathBuf::from("../../configs")
 }
 
 fn preset_names(folder: &Path, prefix: &str, names: &mut Vec<String>) {

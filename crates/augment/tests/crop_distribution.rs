@@ -1,7 +1,7 @@
 //! The random boxes against a million boxes drawn by the reference for each setting.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use twoview_augment::{Augment, AugmentConfig, PlannedOp, ResizeFilter, TransformConfig, ViewKey};
@@ -115,9 +115,8 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 fn settings() -> Vec<Setting> {
-    let folder = std::env::var_os("TWOVIEW_GOLDEN")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden"));
+    let folder =
+        std::env::var_os("TWOVIEW_GOLDEN").map(PathBuf::from).unwrap_or_else(|| PathBuf::from("../../tests/golden"));
     let path = folder.join("augment/rrc_distribution.json");
     let settings: Vec<Setting> =
         serde_json::from_str(&fs::read_to_string(path).expect("a readable file")).expect("a list of settings");

@@ -1,13 +1,12 @@
 //! kNN and linear probe against reference results computed in f64 (`tests/golden/eval`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use twoview_eval::{FeatureBank, KnnConfig, LinearProbeConfig, Score};
 
 fn golden(file: &str) -> Value {
-    let root = std::env::var_os("TWOVIEW_GOLDEN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden"), PathBuf::from);
+    let root = std::env::var_os("TWOVIEW_GOLDEN").map_or_else(|| PathBuf::from("../../tests/golden"), PathBuf::from);
     let path = root.join("eval").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

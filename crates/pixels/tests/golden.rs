@@ -4,7 +4,7 @@
 //! `TWOVIEW_GOLDEN` to the folder that holds its `augment` folder.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use twoview_pixels::{
@@ -15,7 +15,7 @@ use twoview_pixels::{
 fn folder() -> PathBuf {
     std::env::var_os("TWOVIEW_GOLDEN")
         .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden"))
+        .unwrap_or_else(|| PathBuf::from("../../tests/golden"))
         .join("augment")
 }
 

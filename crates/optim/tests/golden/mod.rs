@@ -1,13 +1,12 @@
 //! Reading the golden data: `tests/golden` of the repository, or the folder named by `TWOVIEW_GOLDEN`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 /// One JSON file.
 pub(crate) fn file(path: &str) -> Value {
-    let root = std::env::var_os("TWOVIEW_GOLDEN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden"), PathBuf::from);
+    let root = std::env::var_os("TWOVIEW_GOLDEN").map_or_else(|| PathBuf::from("../../tests/golden"), PathBuf::from);
     let path = root.join(path);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
