@@ -262,6 +262,8 @@ pub(crate) struct ConfigShowArgs {
 pub(crate) enum BenchCommand {
     /// Time training steps on random pictures, without any loading
     Step(BenchStepArgs),
+    /// Time an objective's loss and gradient on random embeddings
+    Loss(BenchLossArgs),
 }
 
 #[derive(Debug, Args)]
@@ -287,6 +289,30 @@ pub(crate) struct BenchStepArgs {
     /// Hold fewer activations and compute them again in the backward pass: slower, the same bits (twoview's CPU kernels only)
     #[arg(long)]
     pub(crate) recompute: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchLossArgs {
+    /// nt_xent, info_nce, debiased, hard_negative, decoupled, decoupled_weighted or sup_con
+    #[arg(long, default_value = "nt_xent")]
+    pub(crate) objective: String,
+    /// Pictures; each has two embeddings
+    #[arg(long, default_value_t = 4096, value_parser = in_range::<2, 1_048_576>)]
+    pub(crate) pairs: usize,
+    /// Dimensions of an embedding
+    #[arg(long, default_value_t = 128, value_parser = in_range::<1, 65536>)]
+    pub(crate) dim: usize,
+    /// Divides the cosines
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) temperature: f64,
+    /// Times to measure, after one that is not counted
+    #[arg(long, default_value_t = 5, value_parser = in_range::<1, 100000>)]
+    pub(crate) repeats: usize,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one line of JSON

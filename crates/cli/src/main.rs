@@ -60,5 +60,6 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Data(DataCommand::Make(DataMakeCommand::Patterns(args))) => data::make_patterns(args),
         Command::Config(ConfigCommand::Show(args)) => config::show(args),
         Command::Bench(BenchCommand::Step(args)) => bench::bench_step(args),
+        Command::Bench(BenchCommand::Loss(args)) => bench::bench_loss(args),
     }
 }

@@ -136,7 +136,7 @@ pub(crate) fn train(
     let total = plan.schedule.total_steps();
     let before = state.step;
     let mut log = JsonLines::open(&run_dir.metrics(), metrics_bytes).map_err(at(&run_dir.metrics()))?;
-    let mut bar = TrainingBar::start(total, before);
+    let mut bar = TrainingBar::start(total, before, &plan.loss);
     let mut replaced = ReplacedLog { path: run_dir.bad_files() };
     let mut last = Last(None);
     let begun = Instant::now();
@@ -189,7 +189,7 @@ fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
         return result_json(&json!({
             "run": run,
             "steps": trained.state.step,
-            "loss": last.map(|m| m.loss),
+            "loss": last.map(|m| m.contrast.loss),
             "chance": last.map(|m| m.chance),
             "images_per_s": trained.images_per_s,
             "seconds": trained.seconds,
@@ -199,7 +199,7 @@ fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
     if let Some(m) = &trained.last {
         result(&format!(
             "trained  {} steps in {:.0} s, {:.0} img/s; loss {:.3} (chance {:.3}, floor {:.3})",
-            m.step, trained.seconds, trained.images_per_s, m.loss, m.chance, m.floor
+            m.step, trained.seconds, trained.images_per_s, m.contrast.loss, m.chance, m.floor
         ))?;
     }
     result(&format!("run      {run}"))?;

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use twoview_augment::AugmentError;
 use twoview_data::{Loader, LoaderConfig, LoaderError, Source};
 use twoview_eval::{KnnConfig, LinearProbeError};
-use twoview_loss::{Objective, ObjectiveError};
+use twoview_loss::{Objective, ObjectiveConfig, ObjectiveError};
 use twoview_optim::{OptimizerError, Schedule, ScheduleError, SpanError};
 use twoview_pixels::Normalize;
 use twoview_train::{NetworkConfig, NetworkError, TrainState};
@@ -18,6 +18,7 @@ use crate::{
 
 /// What a run will do, with every part built from the run file and checked against the data.
 pub(crate) struct RunPlan {
+    pub(crate) loss: ObjectiveConfig,
     pub(crate) network: NetworkConfig,
     pub(crate) objective: Box<dyn Objective>,
     pub(crate) loader: Loader,
@@ -37,6 +38,11 @@ pub(crate) enum PlanError {
     Normalize { mean: [f32; 3], std: [f32; 3] },
     #[error("loss")]
     Objective(#[from] ObjectiveError),
+    #[error(
+        "loss: this objective learns from labels, and the pictures have none: put each class into a folder of its own, or \
+         choose another loss.kind"
+    )]
+    NoLabels,
     #[error("data")]
     Loader(#[from] LoaderError),
     #[error("{key}")]
@@ -101,6 +107,10 @@ impl RunPlan {
     /// [`PlanError`].
     pub(crate) fn new(file: &RunFile, source: Arc<dyn Source>) -> Result<Self, PlanError> {
         let batch_size = file.data.batch_size;
+        let objective = file.loss.init()?;
+        if objective.is_supervised() && (0..source.len()).any(|i| source.label(i).is_none()) {
+            return Err(PlanError::NoLabels);
+        }
         let loader = Loader::new(
             source,
             Arc::new(file.augment.clone().init()?),
@@ -118,6 +128,9 @@ impl RunPlan {
             per_epoch,
             batch_size as u64,
         )?;
+        if let Some(warning) = file.loss.warning() {
+            note(&format!("warning: loss: {warning}"));
+        }
         if batch_size < FEW_PICTURES {
             note(&format!(
                 "warning: data.batch_size = {batch_size}: each view has only {} others to be told from; \
@@ -130,8 +143,9 @@ impl RunPlan {
             SourceConfig::Patterns { .. } => 0.0,
         };
         Ok(Self {
+            loss: file.loss.clone(),
             network: NetworkConfig { encoder: file.encoder, head: file.head },
-            objective: file.loss.init()?,
+            objective,
             save_every: NonZeroU64::new(steps("every.save", &file.every.save)?).ok_or(PlanError::SaveSpan)?.get(),
             loader,
             schedule,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use twoview_loss::ObjectiveConfig;
 use twoview_train::{MetricSink, StepMetrics};
 
 use crate::failure::{Exit, Failure, OrExit};
@@ -88,6 +89,29 @@ pub(crate) struct TrainingBar {
     lines: bool,
     said: Option<Instant>,
     smooth: Option<Smooth>,
+    loss: ObjectiveConfig,
+    collapse: Alarm,
+    clamped: Alarm,
+}
+
+/// A condition that is worth a line once it has lasted.
+#[derive(Debug, Default)]
+struct Alarm {
+    /// Steps in a row.
+    lasted: u64,
+}
+
+/// Single batches may look bad, and the first ones do.
+const ALARMING_STEPS: u64 = 50;
+
+impl Alarm {
+    /// Says `what` when it has been there for long, once each time.
+    fn hear(&mut self, step: u64, what: Option<String>) {
+        self.lasted = if what.is_some() { self.lasted + 1 } else { 0 };
+        if let (ALARMING_STEPS, Some(what)) = (self.lasted, what) {
+            note(&format!("warning: at step {step}, for {ALARMING_STEPS} steps: {what}"));
+        }
+    }
 }
 
 /// Exponential averages over about twenty steps: single steps are too noisy to read.
@@ -100,11 +124,20 @@ const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 impl TrainingBar {
     /// A bar over `total_steps`, of which `done` were made before.
-    pub(crate) fn start(total_steps: u64, done: u64) -> Self {
+    pub(crate) fn start(total_steps: u64, done: u64, loss: &ObjectiveConfig) -> Self {
         let bar = bar(total_steps, "{msg}\n{bar:40} {pos}/{len} steps  eta {eta}");
         bar.set_position(done);
         bar.reset_eta();
-        Self { lines: bar.is_hidden(), bar, total_steps, said: None, smooth: None }
+        Self {
+            lines: bar.is_hidden(),
+            bar,
+            total_steps,
+            said: None,
+            smooth: None,
+            loss: loss.clone(),
+            collapse: Alarm::default(),
+            clamped: Alarm::default(),
+        }
     }
 
     /// Ends the bar.
@@ -117,16 +150,19 @@ impl MetricSink for TrainingBar {
     fn record(&mut self, m: &StepMetrics) -> io::Result<()> {
         let blend = |old: f64, new: f64| 0.95 * old + 0.05 * new;
         let smooth = match self.smooth.take() {
-            None => Smooth { loss: m.loss, images_per_s: m.images_per_s },
-            Some(s) => Smooth { loss: blend(s.loss, m.loss), images_per_s: blend(s.images_per_s, m.images_per_s) },
+            None => Smooth { loss: m.contrast.loss, images_per_s: m.images_per_s },
+            Some(s) => {
+                Smooth { loss: blend(s.loss, m.contrast.loss), images_per_s: blend(s.images_per_s, m.images_per_s) }
+            }
         };
+        let rank = m.contrast.effective_rank.map(|rank| format!("  rank {rank:.0}")).unwrap_or_default();
         let line = format!(
-            "epoch {:.2}  loss {:.3} (chance {:.3}, floor {:.3})  found {:.0} %  {:.0} img/s",
+            "epoch {:.2}  loss {:.3} (chance {:.3}, floor {:.3})  found {:.0} %{rank}  {:.0} img/s",
             m.epoch,
             smooth.loss,
             m.chance,
             m.floor,
-            100.0 * m.top1,
+            100.0 * m.contrast.top1,
             smooth.images_per_s
         );
         self.smooth = Some(smooth);
@@ -139,6 +175,9 @@ impl MetricSink for TrainingBar {
         } else {
             self.bar.set_message(line);
         }
+        let advice = "raise loss.temperature or lower optimizer.lr_per_256";
+        self.collapse.hear(m.step, m.contrast.collapse().map(|collapse| format!("{collapse}; {advice}")));
+        self.clamped.hear(m.step, m.contrast.clamped.and_then(|clamped| self.loss.clamped_warning(clamped)));
         Ok(())
     }
 }

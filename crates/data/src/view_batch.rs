@@ -18,6 +18,8 @@ pub struct ViewBatch {
     pub index: usize,
     /// Which pictures are shown, as numbers of the source.
     pub samples: Vec<u64>,
+    /// The classes of these pictures; empty unless all have one. Only supervised objectives look at them.
+    pub labels: Vec<u64>,
     /// Side of a view in pixels.
     pub size_px: u32,
     /// The first and the second view of every picture.

@@ -8,10 +8,10 @@
 //!   for a training step that embeds its batch in shards and sends the gradient back through each of them. The
 //!   negatives are then those of the whole batch, however it was cut.
 //!
-//! Every objective is a function, per anchor, of its positive logit and of the log-sum-exp over its negatives. The
-//! engine in `row_statistics` computes both and carries their partial derivatives back to the embeddings; an
-//! objective is its formula and two partials. A loss value alone says little: read it against [`chance_line`] and
-//! [`floor`].
+//! Every objective is a function, per anchor, of its partner's logit and of log-sum-exps over its candidates. The
+//! engine computes these in tiles, without ever storing a `[2N, 2N]` matrix, and carries their partial derivatives back
+//! to the embeddings; an objective is its formula and its partials, and another one takes a dozen lines. A loss value
+//! alone says little: [`ContrastStats`] has what it cannot say, beside [`Objective::chance`] and [`Objective::floor`].
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -19,7 +19,7 @@
 //!
 //! let device = Device::flex();
 //! let views = PairedViews::from_rows([[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.6], [-0.6, 0.8]], &device)?;
-//! let contrast = NtXentConfig { temperature: 0.5 }.init()?.contrast(views);
+//! let contrast = NtXentConfig::new(0.5).init()?.contrast(views);
 //! assert!(contrast.stats.loss < chance_line(2));
 //! assert_eq!(contrast.d_z1.dims(), [2, 2]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -28,14 +28,33 @@
 //! This crate never sees an image or an encoder, and everything runs on the device its tensors live on.
 
 mod contrast;
+mod debiased;
+mod decoupled;
+mod engine;
+mod hard_negative;
+mod info_nce;
 mod nt_xent;
 mod objective;
+mod objective_config;
+mod objective_error;
 mod paired_views;
 mod reference_lines;
-mod row_statistics;
+mod spectrum;
+mod sup_con;
+mod tau_plus;
 
-pub use contrast::{Contrast, ContrastStats};
-pub use nt_xent::{NtXent, NtXentConfig, NtXentError};
-pub use objective::{Objective, ObjectiveConfig, ObjectiveError};
+pub use contrast::{Collapse, Contrast, ContrastStats};
+pub use debiased::{Debiased, DebiasedConfig, clamp_limit};
+pub use decoupled::{Decoupled, DecoupledConfig, DecoupledWeightedConfig};
+pub use engine::{Field, Partials, RowStatistics};
+pub use hard_negative::{HardNegative, HardNegativeConfig};
+pub use info_nce::{InfoNce, InfoNceConfig};
+pub use nt_xent::{NtXent, NtXentConfig};
+pub use objective::Objective;
+pub use objective_config::ObjectiveConfig;
+pub use objective_error::ObjectiveError;
 pub use paired_views::{PairedViews, PairedViewsError};
 pub use reference_lines::{chance_line, floor};
+pub use spectrum::Spectrum;
+pub use sup_con::{SupCon, SupConConfig};
+pub use tau_plus::TauPlus;

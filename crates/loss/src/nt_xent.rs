@@ -1,13 +1,12 @@
 //! NT-Xent, the normalized temperature-scaled cross entropy of SimCLR.
 
-use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
-use crate::row_statistics::RowStatistics;
-use crate::{Contrast, ContrastStats, Objective, PairedViews, chance_line, floor};
-
-/// Temperatures for which every intermediate stays well inside f32. The useful ones are 0.05 to 1.
-const TEMPERATURES: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+use crate::{
+    Objective, ObjectiveError, Partials, RowStatistics,
+    contrast::{sigmoid, softplus},
+    objective_error::check_temperature,
+};
 
 /// Configuration of [`NtXent`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,30 +14,23 @@ const TEMPERATURES: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 pub struct NtXentConfig {
     /// Temperature τ that divides the cosines: 0.5 in the CIFAR-10 recipe of the paper, 0.1 in that for ImageNet.
     pub temperature: f64,
-}
-
-/// Why a [`NtXentConfig`] is not an objective.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[non_exhaustive]
-pub enum NtXentError {
-    /// The temperature is not a number in the supported range.
-    #[error("temperature must lie between 1e-6 and 1e6, got {got}; usual values are 0.05 to 1")]
-    Temperature {
-        /// The value given.
-        got: f64,
-    },
+    /// How many of each anchor's most similar candidates are cancelled as probable false negatives.
+    #[serde(default, skip_serializing_if = "crate::objective_config::is_zero")]
+    pub n_cancelled: usize,
 }
 
 impl NtXentConfig {
+    /// Without cancellation.
+    pub fn new(temperature: f64) -> Self {
+        Self { temperature, n_cancelled: 0 }
+    }
+
     /// Checks the temperature and builds the objective.
     ///
     /// # Errors
-    /// [`NtXentError::Temperature`] unless `1e-6 ≤ τ ≤ 1e6`.
-    pub fn init(&self) -> Result<NtXent, NtXentError> {
-        if !TEMPERATURES.contains(&self.temperature) {
-            return Err(NtXentError::Temperature { got: self.temperature });
-        }
-        Ok(NtXent { temperature: self.temperature })
+    /// [`ObjectiveError::Temperature`] unless `1e-6 ≤ τ ≤ 1e6`.
+    pub fn init(&self) -> Result<NtXent, ObjectiveError> {
+        Ok(NtXent { temperature: check_temperature(self.temperature)?, n_cancelled: self.n_cancelled })
     }
 }
 
@@ -47,6 +39,7 @@ impl NtXentConfig {
 /// ```text
 /// L = 1/(2N) · Σ_i [ ln Σ_{k≠i} exp(s(i,k)/τ) − s(i,p(i))/τ ]      s = cosine, p(i) = partner of i
 ///   = 1/(2N) · Σ_i softplus(a_i − p_i)      p_i = s(i,p(i))/τ,  a_i = ln Σ_{k≠i,p(i)} exp(s(i,k)/τ)
+/// dL_i/da_i = −dL_i/dp_i = sigmoid(a_i − p_i)
 /// ```
 /// The second line is what is computed. It needs no difference of nearly equal numbers, so a loss of 1e-9 is as
 /// accurate as one of 5, and it never overflows.
@@ -61,12 +54,10 @@ impl NtXentConfig {
 /// Both views of every other image are negatives; an anchor itself is excluded exactly, at any temperature.
 ///
 /// # Errors
-/// None: [`NtXentConfig::init`] checked τ, [`PairedViews::new`] equal shapes and `N ≥ 2`.
+/// None: [`NtXentConfig::init`] checked τ, [`crate::PairedViews::new`] equal shapes and `N ≥ 2`.
 ///
 /// # Cost
-/// One `[2N, 2N]` matrix of logits, `16·N²` bytes in f32, and its exponentials, as much again; three matrix
-/// products of `8·N²·D` operations for loss and gradient. [`Objective::forward`] keeps a few more such matrices
-/// for the backward pass.
+/// That of [`Objective`].
 ///
 /// # Source
 /// Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations*, ICML 2020,
@@ -76,66 +67,39 @@ impl NtXentConfig {
 /// ```
 /// # use twoview_loss::{Objective, NtXentConfig, PairedViews}; let device = burn::tensor::Device::flex();
 /// let views = PairedViews::from_rows([[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.6], [-0.6, 0.8]], &device)?;
-/// let loss = NtXentConfig { temperature: 0.5 }.init()?.forward(views).into_scalar::<f32>();
+/// let loss = NtXentConfig::new(0.5).init()?.forward(views).into_scalar::<f32>();
 /// assert!((loss - 0.430_190).abs() < 1e-5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct NtXent {
     temperature: f64,
-}
-
-impl NtXent {
-    /// The temperature τ.
-    pub fn temperature(&self) -> f64 {
-        self.temperature
-    }
+    n_cancelled: usize,
 }
 
 impl Objective for NtXent {
-    fn anchor_losses(&self, views: PairedViews) -> Tensor<1> {
-        let rows = RowStatistics::new(views, self.temperature);
-        loss_of(rows.negatives - rows.positive).squeeze_dim(1)
+    fn temperature(&self) -> f64 {
+        self.temperature
     }
 
-    fn contrast(&self, views: PairedViews) -> Contrast {
-        let rows = RowStatistics::new(views.without_autodiff(), self.temperature);
-        let n_anchors = rows.positive.dims()[0];
-        let lead_of_negatives = rows.negatives.clone() - rows.positive.clone(); // [2N, 1]
-        let loss = loss_of(lead_of_negatives.clone()).mean();
-        let stats = ContrastStats::read(loss, &rows, self.temperature);
-        // d softplus(a − p) is the share of the softmax that is not on the partner.
-        let d_negatives = activation::sigmoid(lead_of_negatives).div_scalar(n_anchors as f64);
-        let [d_z1, d_z2] = rows.gradient(d_negatives.clone().neg(), d_negatives);
-        Contrast { d_z1, d_z2, stats }
+    fn n_cancelled(&self) -> usize {
+        self.n_cancelled
     }
 
-    fn chance(&self, n_images: usize) -> f64 {
-        chance_line(n_images)
-    }
-
-    fn floor(&self, n_images: usize) -> f64 {
-        floor(n_images, self.temperature)
+    fn partials(&self, rows: &RowStatistics) -> Partials {
+        cross_entropy(rows)
     }
 }
 
-/// Loss of anchors whose negatives lead their partner by `a − p`.
-fn loss_of(lead_of_negatives: Tensor<2>) -> Tensor<2> {
-    activation::softplus(lead_of_negatives, 1.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rejects_temperatures_outside_its_range() {
-        for got in [0.0, -0.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e-7, 1e7] {
-            let error = NtXentConfig { temperature: got }.init().expect_err("out of range");
-            assert!(error.to_string().contains("between 1e-6 and 1e6"), "{error}");
-        }
-        for temperature in [1e-6, 1e-4, 0.5, 1e3, 1e6] {
-            assert!(NtXentConfig { temperature }.init().is_ok());
-        }
+/// Losses and partials of `softplus(a − p)`, the cross entropy of the partner among it and the candidates.
+pub(crate) fn cross_entropy(rows: &RowStatistics) -> Partials {
+    let leads: Vec<f64> = rows.log_sums[0].iter().zip(&rows.positive).map(|(a, p)| a - p).collect();
+    // The share of the softmax that is not on the partner.
+    let d_candidates: Vec<f64> = leads.iter().copied().map(sigmoid).collect();
+    Partials {
+        losses: leads.into_iter().map(softplus).collect(),
+        positive: d_candidates.iter().map(|d| -d).collect(),
+        log_sums: vec![d_candidates],
+        ..Partials::default()
     }
 }

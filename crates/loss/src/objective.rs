@@ -1,101 +1,158 @@
-//! What all contrastive objectives can do, and the configuration that selects one.
+//! What all contrastive objectives can do.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, ops::Range};
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
-use crate::{Contrast, NtXentConfig, NtXentError, PairedViews};
+use crate::{
+    Contrast, ContrastStats, Field, PairedViews, Partials, RowStatistics,
+    engine::{Contrasted, Engine},
+};
 
-/// A loss over paired views.
+/// A loss over paired views: a formula of what the engine says of every anchor.
 ///
-/// The contract, which one test suite holds every objective to: the value and the gradient do not depend on the
-/// order of the images or on which view comes first; [`forward`](Self::forward) and [`contrast`](Self::contrast)
-/// agree with each other and with finite differences; finite embeddings, zero rows among them, give finite results.
+/// To write one, say which log-sum-exps it reads ([`multipliers`](Self::multipliers)) and turn them into losses and partial
+/// derivatives ([`partials`](Self::partials)); tiles, masks, gradients, diagnostics and the reference lines follow from
+/// these two.
+///
+/// The contract, which one test suite holds every objective to: the value and the gradient do not depend on the order
+/// of the images or on which view comes first, nor on the scale of the embeddings; [`forward`](Self::forward) and
+/// [`contrast`](Self::contrast) agree with each other and with finite differences; finite embeddings, zero rows among
+/// them, give finite results.
+///
+/// # Cost
+/// Time `O(N²·D)`: each half of the similarity matrix twice, once for the statistics and once for the gradient. Memory
+/// `O(N·D)` and one tile per thread; no `[2N, 2N]` matrix exists. On the processor (flex, ndarray) tiles are spread over
+/// rayon's threads and results do not depend on how many there are; elsewhere they are strips of Burn's operations.
 pub trait Objective: Debug + Send + Sync {
-    /// The loss of every anchor, `[2N]`: the rows of `z1`, then those of `z2`. Differentiable.
-    fn anchor_losses(&self, views: PairedViews) -> Tensor<1>;
+    /// The temperature τ that divides the cosines.
+    fn temperature(&self) -> f64;
 
-    /// The loss in nats, `[1]`: the mean over the 2N anchors. Differentiable.
-    fn forward(&self, views: PairedViews) -> Tensor<1> {
-        self.anchor_losses(views).mean()
+    /// Which views are contrasted with which.
+    fn field(&self) -> Field {
+        Field::AllViews
+    }
+
+    /// The multipliers `g > 0` of the log-sum-exps `ln Σ exp(g·x)` over the candidates that the formula reads.
+    fn multipliers(&self) -> Vec<f64> {
+        vec![1.0]
+    }
+
+    /// Losses and partial derivatives of all anchors. `rows.log_sums` begins with those of
+    /// [`multipliers`](Self::multipliers), in their order.
+    fn partials(&self, rows: &RowStatistics) -> Partials;
+
+    /// How many of each anchor's most similar candidates are cancelled as probable false negatives; one is always kept.
+    ///
+    /// # Source
+    /// Huynh et al., *Boosting Contrastive Self-Supervised Learning with False Negative Cancellation*, WACV 2022.
+    /// <https://arxiv.org/abs/2011.11765>. They rank by a support set of further views; here the anchor itself ranks.
+    fn n_cancelled(&self) -> usize {
+        0
+    }
+
+    /// Whether the formula reads [`RowStatistics::other_positives`], and so needs labels.
+    fn is_supervised(&self) -> bool {
+        false
+    }
+
+    /// The same objective at a point of training, from 0 at its beginning to 1 at its end; `None` where it does not change.
+    fn annealed(&self, progress: f64) -> Option<Box<dyn Objective>> {
+        let _ = progress;
+        None
     }
 
     /// The loss and its exact gradient at every embedding, computed without a graph, with diagnostics.
     ///
-    /// The views may live on an autodiff device; the results do not. Waits for the device once, to read
-    /// [`crate::ContrastStats`].
-    fn contrast(&self, views: PairedViews) -> Contrast;
+    /// The views may live on an autodiff device; the results do not. Waits for the device between the passes.
+    fn contrast(&self, views: PairedViews) -> Contrast {
+        let images = 0..views.n_images();
+        self.contrast_shard(views, images)
+    }
 
-    /// The loss of a collapsed encoder on a batch of `n_images`, in nats.
-    fn chance(&self, n_images: usize) -> f64;
+    /// The part of [`contrast`](Self::contrast) whose anchors show `images`: local rows against all columns.
+    ///
+    /// A batch that is cut over devices or machines gathers its embeddings, and each calls this with its own images. The
+    /// losses are already divided by the number of all anchors: over a partition of the images, losses and gradients add up
+    /// to those of the whole batch. Each gradient covers all rows, because an image is also a candidate elsewhere.
+    fn contrast_shard(&self, views: PairedViews, images: Range<usize>) -> Contrast {
+        let views = views.without_autodiff();
+        let n_images = views.n_images();
+        let n_anchors = match self.field() {
+            Field::FirstToSecond => n_images,
+            Field::AllViews | Field::BothWays => 2 * n_images,
+        };
+        let roles = views.roles().clone();
+        let is_complete = roles.is_complete() && self.n_cancelled() == 0;
+        let unit = views.unit_rows();
+        let multipliers = Multipliers::new(self.multipliers());
+        let engine = Engine::new(unit.rows.clone(), images, self.field(), roles, self.temperature());
+        let contrasted = engine.run(&multipliers.all, self.n_cancelled(), n_anchors, |rows| self.partials(rows));
+        let stats = ContrastStats::new(&contrasted, &unit.rows, n_anchors, &multipliers, self.field(), is_complete);
+        let Contrasted { d_views, partials, .. } = contrasted;
+        let [d_z1, d_z2] = unit.gradient(d_views);
+        Contrast { d_z1, d_z2, anchor_losses: partials.losses, stats }
+    }
+
+    /// The loss in nats, `[1]`: the mean over the anchors. Differentiable once.
+    ///
+    /// The value and `dL/dz` are those of [`contrast`](Self::contrast); the graph holds one product per element of `z`.
+    fn forward(&self, views: PairedViews) -> Tensor<1> {
+        let [z1, z2] = views.tensors();
+        let contrast = self.contrast(views);
+        let through = |z: Tensor<2>, d: Tensor<2>| {
+            let d = if z.is_autodiff() { Tensor::from_inner(d) } else { d };
+            let product = (z * d).sum();
+            // The value of the sum is taken away again, exactly; its slope stays.
+            product.clone() - product.detach()
+        };
+        let slope = through(z1, contrast.d_z1) + through(z2, contrast.d_z2);
+        slope.add_scalar(contrast.stats.loss)
+    }
+
+    /// The loss of a collapsed encoder on a batch of `n_images`, in nats: all cosines are 1.
+    fn chance(&self, n_images: usize) -> f64 {
+        self.loss_at(n_images, 1.0)
+    }
 
     /// The loss of an ideal encoder on a batch of `n_images`, in nats: partners equal, other images orthogonal.
-    fn floor(&self, n_images: usize) -> f64;
-}
-
-/// Selects an objective, e.g. `{ kind = "nt_xent", temperature = 0.5 }`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum ObjectiveConfig {
-    /// The objective of SimCLR, [`crate::NtXent`].
-    NtXent(NtXentConfig),
-}
-
-/// Why an [`ObjectiveConfig`] is not an objective.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[non_exhaustive]
-pub enum ObjectiveError {
-    /// From `kind = "nt_xent"`.
-    #[error(transparent)]
-    NtXent(#[from] NtXentError),
-}
-
-impl ObjectiveConfig {
-    /// Checks the configuration and builds the objective.
-    ///
-    /// # Errors
-    /// What the selected objective's own `init` reports.
-    pub fn init(&self) -> Result<Box<dyn Objective>, ObjectiveError> {
-        match self {
-            Self::NtXent(config) => Ok(Box::new(config.init()?)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<ObjectiveConfig, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
+    fn floor(&self, n_images: usize) -> f64 {
+        self.loss_at(n_images, 0.0)
     }
 
-    #[test]
-    fn a_config_survives_the_round_trip() {
-        let config = parse(r#"{"kind": "nt_xent", "temperature": 0.2}"#).expect("valid");
-        assert_eq!(config, ObjectiveConfig::NtXent(NtXentConfig { temperature: 0.2 }));
-        let text = serde_json::to_string(&config).expect("serializes");
-        assert_eq!(parse(&text), Ok(config));
-    }
-
-    #[test]
-    fn a_wrong_config_names_the_key() {
-        let check = |text: &str, want: &str| {
-            let error = parse(text).expect_err("rejected");
-            assert!(error.contains(want), "{text}: {error}");
+    /// The loss where partners coincide and all other cosines are `cosine`.
+    #[doc(hidden)]
+    fn loss_at(&self, n_images: usize, cosine: f64) -> f64 {
+        let n_candidates = match self.field() {
+            Field::AllViews => 2 * n_images - 2,
+            Field::FirstToSecond | Field::BothWays => n_images - 1,
         };
-        check(r#"{"kind": "nt_xent"}"#, "temperature");
-        check(r#"{"kind": "nt_xent", "temperature": 0.2, "tau": 0.1}"#, "tau");
-        check(r#"{"kind": "dcl", "temperature": 0.2}"#, "nt_xent");
-        check(r#"{"temperature": 0.2}"#, "kind");
+        let n_candidates = n_candidates.saturating_sub(self.n_cancelled()).max(1);
+        let inv_temperature = self.temperature().recip();
+        let rows = RowStatistics::uniform(
+            inv_temperature,
+            cosine * inv_temperature,
+            n_candidates as u64,
+            &self.multipliers(),
+            inv_temperature,
+        );
+        self.partials(&rows).losses[0]
     }
+}
 
-    #[test]
-    fn init_passes_the_range_check_on() {
-        let config = ObjectiveConfig::NtXent(NtXentConfig { temperature: -1.0 });
-        let error = config.init().expect_err("negative temperature").to_string();
-        assert!(error.contains("-1"), "{error}");
+/// The multipliers of a formula, and behind them 1, which the diagnostics read.
+pub(crate) struct Multipliers {
+    pub(crate) all: Vec<f64>,
+    /// Where `g = 1` is.
+    pub(crate) plain: usize,
+}
+
+impl Multipliers {
+    fn new(mut all: Vec<f64>) -> Self {
+        let plain = all.iter().position(|&g| g == 1.0).unwrap_or(all.len());
+        if plain == all.len() {
+            all.push(1.0);
+        }
+        Self { all, plain }
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! Legend: N images, D dimensions.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+use crate::engine::Roles;
 
 /// Row norms below this count as this: a zero row stays a zero row and is never a NaN.
 const NORM_FLOOR: f32 = 1e-12;
@@ -16,15 +20,19 @@ const NORM_FLOOR: f32 = 1e-12;
 /// that of a unit row, mostly rounding noise, and one step along it would wreck the weights.
 ///
 /// Losses are computed in f32 whatever the float type of the tensors, and gradients come back in that type.
+///
+/// What is known of the images can be said too, and every objective heeds it: [`with_sources`](Self::with_sources) and
+/// [`leaving_out`](Self::leaving_out) name false negatives, [`with_labels`](Self::with_labels) names positives.
 #[derive(Clone, Debug)]
 pub struct PairedViews {
     z1: Tensor<2>,
     z2: Tensor<2>,
     rows_are_unit: bool,
+    roles: Roles,
 }
 
 /// Why two tensors are not [`PairedViews`].
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq)]
 #[non_exhaustive]
 pub enum PairedViewsError {
     /// The two views differ in the number of images or in dimension.
@@ -55,13 +63,35 @@ pub enum PairedViewsError {
         /// Device of the second view.
         z2: String,
     },
+    /// An embedding holds something that is not a finite number.
+    #[error("the embeddings must be finite, got {value} in row {row}, column {column} of view {view}")]
+    NotFinite {
+        /// 1 or 2.
+        view: usize,
+        /// The first row with such a number.
+        row: usize,
+        /// Its column.
+        column: usize,
+        /// The number.
+        value: f32,
+    },
+    /// Sources or labels are not one per image.
+    #[error("{what} must be one per image, got {got} for {n_images} images")]
+    NotOnePerImage {
+        /// Which of the two.
+        what: &'static str,
+        /// How many were given.
+        got: usize,
+        /// Number of images.
+        n_images: usize,
+    },
 }
 
 impl PairedViews {
-    /// Pairs two `[N, D]` tensors of raw projections.
+    /// Pairs two `[N, D]` tensors of raw projections. Waits for the device once, to look for numbers that are not finite.
     ///
     /// # Errors
-    /// [`PairedViewsError`] unless both have one shape with `N ≥ 2` and `D ≥ 1` and live on one device.
+    /// [`PairedViewsError`] unless both have one shape with `N ≥ 2` and `D ≥ 1`, live on one device and are finite.
     pub fn new(z1: Tensor<2>, z2: Tensor<2>) -> Result<Self, PairedViewsError> {
         let [n_images, n_dims] = z1.dims();
         if z1.dims() != z2.dims() {
@@ -77,7 +107,61 @@ impl PairedViews {
             let (z1, z2) = (format!("{:?}", z1.device()), format!("{:?}", z2.device()));
             return Err(PairedViewsError::DevicesDiffer { z1, z2 });
         }
-        Ok(Self { z1, z2, rows_are_unit: false })
+        let are_finite = |z: &Tensor<2>| z.clone().without_autodiff().is_finite().all();
+        if !are_finite(&z1).bool_and(are_finite(&z2)).into_scalar::<bool>() {
+            return Err(first_not_finite(&z1, 1)
+                .or_else(|| first_not_finite(&z2, 2))
+                .unwrap_or_else(|| unreachable!("one of the views was not finite")));
+        }
+        Ok(Self { z1, z2, rows_are_unit: false, roles: Roles::of_images(n_images) })
+    }
+
+    /// Leaves the views of images with one id out of each other's candidates: copies of one picture, crops of one
+    /// photograph, frames of one film, or pictures with one label.
+    ///
+    /// An anchor left without any candidate has no loss and no gradient.
+    ///
+    /// # Errors
+    /// [`PairedViewsError::NotOnePerImage`].
+    pub fn with_sources(mut self, ids: &[u64]) -> Result<Self, PairedViewsError> {
+        self.check_one_per_image("sources", ids.len())?;
+        self.roles = self.roles.with_sources(ids);
+        Ok(self)
+    }
+
+    /// Labels the images, for [`crate::SupCon`].
+    ///
+    /// # Errors
+    /// [`PairedViewsError::NotOnePerImage`].
+    pub fn with_labels(mut self, labels: &[u64]) -> Result<Self, PairedViewsError> {
+        self.check_one_per_image("labels", labels.len())?;
+        self.roles = self.roles.with_labels(labels);
+        Ok(self)
+    }
+
+    /// Leaves out every candidate of which `left_out(anchor, candidate)` is true; it need not be so both ways.
+    ///
+    /// Views are numbered as the rows of `[z1; z2]`, from 0 to `2N − 1`. An anchor and its partner are not asked about.
+    /// The predicate is called for every pair, twice in a step: it should be fast.
+    #[must_use]
+    pub fn leaving_out(mut self, left_out: impl Fn(usize, usize) -> bool + Send + Sync + 'static) -> Self {
+        self.roles = self.roles.with_left_out(Arc::new(left_out));
+        self
+    }
+
+    fn check_one_per_image(&self, what: &'static str, got: usize) -> Result<(), PairedViewsError> {
+        let n_images = self.n_images();
+        if got == n_images { Ok(()) } else { Err(PairedViewsError::NotOnePerImage { what, got, n_images }) }
+    }
+
+    /// Which views are candidates of which.
+    pub(crate) fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    /// Both tensors, as they were given.
+    pub(crate) fn tensors(&self) -> [Tensor<2>; 2] {
+        [self.z1.clone(), self.z2.clone()]
     }
 
     /// Pairs tensors whose rows a model has already normalized: they are used as they are.
@@ -135,6 +219,13 @@ impl PairedViews {
         let above_floor = below_floor.bool_not().float();
         UnitRows { rows, norms: Some(Norms { largest, root, above_floor }), dtypes }
     }
+}
+
+fn first_not_finite(z: &Tensor<2>, view: usize) -> Option<PairedViewsError> {
+    let [_, n_dims] = z.dims();
+    let data = z.clone().into_data();
+    let (at, value) = data.iter::<f32>().enumerate().find(|(_, value)| !value.is_finite())?;
+    Some(PairedViewsError::NotFinite { view, row: at / n_dims, column: at % n_dims, value })
 }
 
 /// The 2N normalized rows `[u1; u2]`, with what is needed to carry a gradient back to `z`.

@@ -8,6 +8,7 @@ use std::{
 
 use serde::Serialize;
 use twoview_data::Replaced;
+use twoview_loss::ContrastStats;
 
 /// Measurements of one training step.
 #[derive(Clone, Debug, Serialize)]
@@ -16,18 +17,13 @@ pub struct StepMetrics {
     pub step: u64,
     /// Passes through the data, this step included.
     pub epoch: f64,
-    /// Mean loss of the batch, in nats.
-    pub loss: f64,
     /// The loss of an encoder that tells nothing apart, in nats: `ln(2N − 1)`.
     pub chance: f64,
     /// The loss of a perfect encoder whose other pictures are orthogonal, in nats.
     pub floor: f64,
-    /// Share of views whose most similar other view in the batch is their partner, in `[0, 1]`.
-    pub top1: f64,
-    /// Mean cosine of the two views of a picture, in `[−1, 1]`.
-    pub positive_similarity: f64,
-    /// Spread of the embeddings' directions; near 0 they have collapsed into one.
-    pub feature_std: f64,
+    /// Loss and diagnostics of the batch, each a key of its own.
+    #[serde(flatten)]
+    pub contrast: ContrastStats,
     /// Learning rate of this step.
     pub lr: f64,
     /// Euclidean norm of the gradient of all parameters, before the update.
@@ -114,17 +110,17 @@ impl MetricSink for JsonLines {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
+    use twoview_loss::{NtXentConfig, Objective, PairedViews};
 
     fn metrics(step: u64) -> StepMetrics {
+        let rows = [[1.0, 0.0], [0.0, 1.0]];
+        let views = PairedViews::from_rows(rows, rows, &burn::tensor::Device::flex()).unwrap();
         StepMetrics {
             step,
             epoch: 0.5,
-            loss: 1.0,
             chance: 2.0,
             floor: 0.5,
-            top1: 0.25,
-            positive_similarity: 0.5,
-            feature_std: 0.1,
+            contrast: NtXentConfig::new(0.5).init().unwrap().contrast(views).stats,
             lr: 0.1,
             gradient_norm: 1.0,
             images_per_s: 100.0,
@@ -153,6 +149,12 @@ mod tests {
             .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap())
             .collect();
         assert_eq!(steps, [1, 2, 3]);
+
+        // What a loss cannot say is a key of its own, and null where nothing can be said.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert!(line["loss"].is_f64() && line["mutual_information"].is_f64(), "{line}");
+        assert!(line["negative_percentiles"][1].is_f64() && line["clamped"].is_null(), "{line}");
     }
 
     #[test]

@@ -109,19 +109,18 @@ pub fn run(
             check_bad(job, replaced.len())?;
 
             let lr = job.schedule.lr(state.step);
+            let annealed = job.objective.annealed(progress(state.step, job.schedule.total_steps()));
+            let objective = annealed.as_deref().unwrap_or(job.objective);
             // `step` ends in the run's only device-to-host sync: loss and gradient norm are read before the update.
-            let (next, stepped) = step(state, &batch, job.objective, lr, job.device)?;
+            let (next, stepped) = step(state, &batch, objective, lr, job.device)?;
             state = next;
 
             let metrics = StepMetrics {
                 step: state.step,
                 epoch: state.step as f64 / per_epoch as f64,
-                loss: stepped.contrast.loss,
-                chance: job.objective.chance(n),
-                floor: job.objective.floor(n),
-                top1: stepped.contrast.top1,
-                positive_similarity: stepped.contrast.positive_similarity,
-                feature_std: stepped.contrast.feature_std,
+                chance: objective.chance(n),
+                floor: objective.floor(n),
+                contrast: stepped.contrast,
                 lr,
                 gradient_norm: stepped.gradient_norm,
                 images_per_s: n as f64 / begun.elapsed().as_secs_f64(),
@@ -153,6 +152,11 @@ pub fn run(
 /// A loader that has more batches or epochs than these types count would run for ages; the casts saturate.
 fn place(step: u64, per_epoch: u64) -> (u32, usize) {
     (u32::try_from(step / per_epoch).unwrap_or(u32::MAX), usize::try_from(step % per_epoch).unwrap_or(usize::MAX))
+}
+
+/// How far training is when `step` steps are done: 0 at the first step, 1 at the last.
+fn progress(step: u64, total: u64) -> f64 {
+    step as f64 / total.saturating_sub(1).max(1) as f64
 }
 
 fn unwritten(step: u64) -> impl Fn(io::Error) -> TrainError {

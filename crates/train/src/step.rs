@@ -80,7 +80,18 @@ pub fn step(
 
     let n = batch.samples.len();
     let rows = z.clone().inner();
-    let contrast = objective.contrast(PairedViews::new(rows.clone().narrow(0, 0, n), rows.narrow(0, n, n))?);
+    let views = match PairedViews::new(rows.clone().narrow(0, 0, n), rows.narrow(0, n, n)) {
+        Err(PairedViewsError::NotFinite { value, .. }) => {
+            return Err(StepError::NonFinite { quantity: "an embedding", value: f64::from(value), step: step + 1 });
+        }
+        views => views?,
+    };
+    // A picture that stands in for an unreadable one may be in the batch twice: it is no negative of itself.
+    let mut views = views.with_sources(&batch.samples)?;
+    if objective.is_supervised() {
+        views = views.with_labels(&batch.labels)?;
+    }
+    let contrast = objective.contrast(views);
     finite("the loss", contrast.stats.loss)?;
 
     let d_z = Tensor::cat(vec![contrast.d_z1, contrast.d_z2], 0); // [2N, D]

@@ -116,7 +116,7 @@ fn numbers(len: usize, seed: u64) -> Vec<f32> {
 
 /// Makes `n_steps` steps; the batch of a step is a function of its number, as in a run.
 fn train(mut state: TrainState, n_steps: usize) -> (TrainState, Vec<Stepped>) {
-    let objective = NtXentConfig { temperature: 0.5 }.init().expect("a temperature in range");
+    let objective = NtXentConfig::new(0.5).init().expect("a temperature in range");
     let mut measured = Vec::new();
     for _ in 0..n_steps {
         let len = N_PICTURES * 3 * SIZE_PX * SIZE_PX;
@@ -124,6 +124,7 @@ fn train(mut state: TrainState, n_steps: usize) -> (TrainState, Vec<Stepped>) {
             epoch: 0,
             index: 0,
             samples: (0..N_PICTURES as u64).collect(),
+            labels: Vec::new(),
             size_px: u32::try_from(SIZE_PX).expect("small"),
             views: [2 * state.step, 2 * state.step + 1].map(|seed| numbers(len, seed)),
             replaced: Vec::new(),

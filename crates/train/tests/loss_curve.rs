@@ -31,6 +31,7 @@ fn batch(index: u64, off: f32) -> ViewBatch {
         epoch: 0,
         index: 0,
         samples: (0..N_PICTURES as u64).collect(),
+        labels: Vec::new(),
         size_px: u32::try_from(SIZE_PX).expect("small"),
         views: [view(0), view(1)],
         replaced: Vec::new(),
@@ -45,7 +46,7 @@ fn losses(kernels: bool, off: f32) -> Vec<f64> {
         head: HeadConfig { n_layers: 2, hidden_dim: 32, output_dim: 16, batch_norm: false },
     };
     let optimizer = OptimizerConfig::Sgd { lr_per_256: 0.5, momentum: 0.9, nesterov: false, weight_decay: 5e-4 };
-    let objective = NtXentConfig { temperature: 0.5 }.init().expect("valid");
+    let objective = NtXentConfig::new(0.5).init().expect("valid");
     let mut state = TrainState {
         network: network.init(0, &device).expect("valid"),
         optimizer: optimizer.init().expect("valid"),

@@ -3,11 +3,11 @@
 
 use burn::{
     optim::{GradientsParams, SgdConfig},
-    tensor::{Device, Tensor, TensorData},
+    tensor::{Device, Tensor, TensorData, activation},
 };
 use twoview_data::ViewBatch;
 use twoview_encoder::{Arch, EncoderConfig, HeadConfig, NamedTensors, Stem, named_tensors};
-use twoview_loss::{Contrast, ContrastStats, NtXent, NtXentConfig, Objective, PairedViews, PairedViewsError};
+use twoview_loss::{Contrast, NtXent, NtXentConfig, Objective, PairedViews, PairedViewsError, Partials, RowStatistics};
 use twoview_optim::{OptimizerConfig, gradient_norm};
 use twoview_train::{Network, NetworkConfig, StepError, Stepped, TrainState, step};
 
@@ -40,7 +40,7 @@ fn state(momentum: f64) -> TrainState {
 }
 
 fn nt_xent(temperature: f64) -> NtXent {
-    NtXentConfig { temperature }.init().expect("a temperature in range")
+    NtXentConfig::new(temperature).init().expect("a temperature in range")
 }
 
 /// Deterministic numbers in `[-1, 1)`.
@@ -64,6 +64,7 @@ fn batch_of(n_pictures: usize, seed: u64) -> ViewBatch {
         epoch: 0,
         index: 0,
         samples: (0..n_pictures as u64).collect(),
+        labels: Vec::new(),
         size_px: u32::try_from(SIZE_PX).expect("small"),
         views: [view(0), view(1)],
         replaced: Vec::new(),
@@ -95,6 +96,17 @@ fn check_same_bits(got: &NamedTensors, want: &NamedTensors, what: &str) {
     }
 }
 
+/// The textbook's NT-Xent of `[2N, D]`: one matrix of logits without its diagonal, and cross entropy.
+fn nt_xent_by_autodiff(z: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let n_views = z.dims()[0];
+    let unit = z.clone() / z.square().sum_dim(1).sqrt();
+    let logits = unit.clone().matmul(unit.transpose()).div_scalar(temperature);
+    let logits = logits - Tensor::<2>::eye(n_views, &device()) * 1e9;
+    let log_shares = activation::log_softmax(logits, 1);
+    let partners = Tensor::<2>::eye(n_views, &device()).roll_dim(i64::try_from(n_views / 2).expect("small"), 1);
+    (log_shares * partners).sum().neg().div_scalar(n_views as f64)
+}
+
 #[test]
 fn a_step_is_that_of_plain_autodiff_on_the_whole_batch() {
     for temperature in [0.1, 0.5, 2.0] {
@@ -107,8 +119,7 @@ fn a_step_is_that_of_plain_autodiff_on_the_whole_batch() {
         let plain = network();
         let both = TensorData::new(batch.views.concat(), [2 * N_PICTURES, 3, SIZE_PX, SIZE_PX]);
         let z = plain.embed(Tensor::from_data(both, &device));
-        let [z1, z2] = [0, N_PICTURES].map(|first| z.clone().narrow(0, first, N_PICTURES));
-        let loss = objective.forward(PairedViews::new(z1, z2).expect("paired"));
+        let loss = nt_xent_by_autodiff(z, temperature);
         let want_loss = f64::from(loss.clone().into_scalar::<f32>());
         let grads = GradientsParams::from_grads(loss.backward(), &plain);
         let want_norm = gradient_norm(&plain, &grads);
@@ -223,8 +234,8 @@ fn a_picture_that_is_not_finite_is_not_learned() {
         for (view, at) in [(0, 0), (0, len / 2), (1, len - 1)] {
             let mut batch = batch(0);
             batch.views[view][at] = bad;
-            let value = check_not_finite(&batch, &nt_xent(0.5), "the loss");
-            assert!(value.is_nan(), "{bad} in view {view} at {at} makes a loss of {value}");
+            let value = check_not_finite(&batch, &nt_xent(0.5), "an embedding");
+            assert!(value.is_nan(), "{bad} in view {view} at {at} makes an embedding of {value}");
         }
     }
 }
@@ -237,22 +248,19 @@ struct Broken {
 }
 
 impl Objective for Broken {
-    fn anchor_losses(&self, _: PairedViews) -> Tensor<1> {
-        unreachable!("a step needs no graph of the loss")
+    fn temperature(&self) -> f64 {
+        0.5
+    }
+
+    fn partials(&self, rows: &RowStatistics) -> Partials {
+        nt_xent(0.5).partials(rows)
     }
 
     fn contrast(&self, views: PairedViews) -> Contrast {
-        let Contrast { d_z1, d_z2, stats } = nt_xent(0.5).contrast(views);
-        let stats = ContrastStats { loss: self.loss, ..stats };
-        Contrast { d_z1, d_z2: d_z2.mul_scalar(self.factor), stats }
-    }
-
-    fn chance(&self, n_images: usize) -> f64 {
-        nt_xent(0.5).chance(n_images)
-    }
-
-    fn floor(&self, n_images: usize) -> f64 {
-        nt_xent(0.5).floor(n_images)
+        let mut contrast = nt_xent(0.5).contrast(views);
+        contrast.stats.loss = self.loss;
+        contrast.d_z2 = contrast.d_z2.mul_scalar(self.factor);
+        contrast
     }
 }
 

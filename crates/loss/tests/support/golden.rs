@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// The cases of one kind in a file that holds a list of them.
-pub(crate) fn cases(path: &str, kind: &str) -> Vec<Value> {
+/// The cases in a file that holds a list of them.
+pub(crate) fn cases(path: &str) -> Vec<Value> {
     let root = std::env::var_os("TWOVIEW_GOLDEN").map_or_else(|| PathBuf::from("../../tests/golden"), PathBuf::from);
     let path = root.join(path);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let cases: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    cases.into_iter().filter(|case| case["kind"] == kind).collect()
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// All numbers of an array of any depth, in order.

@@ -1,0 +1,321 @@
+//! The loops over one tile of logits, compiled for the processor's vectors.
+//!
+//! A logit of −∞ marks a view that is no candidate: its exponential is zero, whatever it is compared with.
+
+use super::exp::{exp, mul_add};
+
+/// A loop that is compiled for the processor's vectors. No closures: they would not be compiled with it.
+trait VectorLoop {
+    type Output;
+
+    /// `FMA`: see [`exp`].
+    fn run<const FMA: bool>(self) -> Self::Output;
+}
+
+struct OnVectors<L>(L);
+
+impl<L: VectorLoop> pulp::WithSimd for OnVectors<L> {
+    type Output = L::Output;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> L::Output {
+        if S::IS_SCALAR { self.0.run::<false>() } else { self.0.run::<true>() }
+    }
+}
+
+fn on_vectors<L: VectorLoop>(work: L) -> L::Output {
+    pulp::Arch::new().dispatch(OnVectors(work))
+}
+
+/// Running sums of some anchors over their candidates.
+#[derive(Clone, Debug)]
+pub(super) struct AnchorSums {
+    /// The largest logit, −∞ before the first candidate.
+    pub(super) hardest: Vec<f32>,
+    /// `Σ exp(g·(x − hardest))` per multiplier and anchor.
+    pub(super) sums: Vec<Vec<f64>>,
+    pub(super) n_candidates: Vec<u64>,
+    /// Sum and number of the logits of other positives.
+    pub(super) positives: Vec<(f64, u64)>,
+    /// `Σ exp(4·cosine − 4)` over anchors and candidates.
+    pub(super) evenness: f64,
+}
+
+impl AnchorSums {
+    pub(super) fn new(n_anchors: usize, n_multipliers: usize) -> Self {
+        Self {
+            hardest: vec![f32::NEG_INFINITY; n_anchors],
+            sums: vec![vec![0.0; n_anchors]; n_multipliers],
+            n_candidates: vec![0; n_anchors],
+            positives: vec![(0.0, 0); n_anchors],
+            evenness: 0.0,
+        }
+    }
+
+    /// Takes the larger of the largest logits, to which the sums are moved.
+    #[inline(always)]
+    fn raise(&mut self, anchor: usize, largest: f32, multipliers: &[f32]) {
+        let before = self.hardest[anchor];
+        if largest > before {
+            self.hardest[anchor] = largest;
+            let lowered = f64::from(before) - f64::from(largest);
+            for (sums, &g) in self.sums.iter_mut().zip(multipliers) {
+                sums[anchor] *= (f64::from(g) * lowered).exp();
+            }
+        }
+    }
+
+    /// Adds a tile whose rows are the anchors.
+    pub(super) fn add_rows(&mut self, logits: &[f32], width: usize, multipliers: &[f32]) {
+        on_vectors(RowSums { sums: self, logits, width, multipliers });
+    }
+
+    /// Adds a tile whose columns are the anchors.
+    pub(super) fn add_columns(&mut self, logits: &[f32], multipliers: &[f32]) {
+        on_vectors(ColumnSums { sums: self, logits, multipliers });
+    }
+}
+
+struct RowSums<'a> {
+    sums: &'a mut AnchorSums,
+    logits: &'a [f32],
+    width: usize,
+    multipliers: &'a [f32],
+}
+
+impl VectorLoop for RowSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for (anchor, row) in self.logits.chunks_exact(self.width).enumerate() {
+            self.sums.raise(anchor, largest(row), self.multipliers);
+            let origin = self.sums.hardest[anchor];
+            if origin == f32::NEG_INFINITY {
+                continue;
+            }
+            for (sums, &g) in self.sums.sums.iter_mut().zip(self.multipliers) {
+                sums[anchor] += sum_of_exponentials::<FMA>(row, g, -g * origin);
+            }
+        }
+    }
+}
+
+struct ColumnSums<'a> {
+    sums: &'a mut AnchorSums,
+    logits: &'a [f32],
+    multipliers: &'a [f32],
+}
+
+impl VectorLoop for ColumnSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let width = self.sums.hardest.len();
+        let (mut origins, mut partial) = (vec![f32::NEG_INFINITY; width], vec![0.0; width]);
+        for row in self.logits.chunks_exact(width) {
+            for (largest, &logit) in origins.iter_mut().zip(row) {
+                *largest = if logit > *largest { logit } else { *largest };
+            }
+        }
+        for (anchor, origin) in origins.iter_mut().enumerate() {
+            self.sums.raise(anchor, *origin, self.multipliers);
+            let hardest = self.sums.hardest[anchor];
+            *origin = if hardest == f32::NEG_INFINITY { 0.0 } else { hardest };
+        }
+        for (sums, &g) in self.sums.sums.iter_mut().zip(self.multipliers) {
+            partial.fill(0.0);
+            for row in self.logits.chunks_exact(width) {
+                for ((sum, &logit), &origin) in partial.iter_mut().zip(row).zip(&origins) {
+                    *sum += exp::<FMA>(g * (logit - origin));
+                }
+            }
+            for (sum, &part) in sums.iter_mut().zip(&partial) {
+                *sum += f64::from(part);
+            }
+        }
+    }
+}
+
+/// `Σ exp(g·x + offset)` over all logits of a tile.
+pub(super) fn sum_of_all(logits: &[f32], g: f32, offset: f32) -> f64 {
+    on_vectors(SumOfAll { logits, g, offset })
+}
+
+struct SumOfAll<'a> {
+    logits: &'a [f32],
+    g: f32,
+    offset: f32,
+}
+
+impl VectorLoop for SumOfAll<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> f64 {
+        let mut sum = 0.0;
+        // In parts, because a sum in f32 should be short.
+        for part in self.logits.chunks(1024) {
+            sum += sum_of_exponentials::<FMA>(part, self.g, self.offset);
+        }
+        sum
+    }
+}
+
+/// Elements of a sum that are kept apart, so that it needs no order and fits into vectors.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (largest, &logit) in lanes.iter_mut().zip(chunk) {
+            *largest = if logit > *largest { logit } else { *largest };
+        }
+    }
+    let mut largest = f32::NEG_INFINITY;
+    for &logit in lanes.iter().chain(rest) {
+        largest = if logit > largest { logit } else { largest };
+    }
+    largest
+}
+
+/// `Σ exp(g·x + offset)`.
+#[inline(always)]
+fn sum_of_exponentials<const FMA: bool>(row: &[f32], g: f32, offset: f32) -> f64 {
+    let mut lanes = [0.0_f32; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (sum, &logit) in lanes.iter_mut().zip(chunk) {
+            *sum += exp::<FMA>(mul_add::<FMA>(g, logit, offset));
+        }
+    }
+    let mut total = 0.0;
+    for &logit in rest {
+        total += f64::from(exp::<FMA>(mul_add::<FMA>(g, logit, offset)));
+    }
+    for sum in lanes {
+        total += f64::from(sum);
+    }
+    total
+}
+
+/// How the loss of some anchors changes with their candidates: `dL/dx = Σ_g weight_g · exp(g·x − log_sum_g)`.
+#[derive(Clone, Debug)]
+pub(super) struct AnchorWeights {
+    /// Per multiplier and anchor: `g · dL/dLSE_g`, zero where there is no candidate.
+    pub(super) weights: Vec<Vec<f32>>,
+    /// Per multiplier and anchor, finite.
+    pub(super) log_sums: Vec<Vec<f32>>,
+    /// Per anchor `dL/dx` of another positive; empty where there are none.
+    pub(super) positives: Vec<f32>,
+}
+
+impl AnchorWeights {
+    /// Writes `dL/dx` of a tile whose rows are the anchors.
+    pub(super) fn write_rows(&self, logits: &[f32], width: usize, multipliers: &[f32], out: &mut [f32]) {
+        on_vectors(RowSlopes { weights: self, logits, width, multipliers, out });
+    }
+
+    /// Adds `dL/dx` of a tile whose columns are the anchors.
+    pub(super) fn add_columns(&self, logits: &[f32], width: usize, multipliers: &[f32], out: &mut [f32]) {
+        on_vectors(ColumnSlopes { weights: self, logits, width, multipliers, out });
+    }
+}
+
+struct RowSlopes<'a> {
+    weights: &'a AnchorWeights,
+    logits: &'a [f32],
+    width: usize,
+    multipliers: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl VectorLoop for RowSlopes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let AnchorWeights { weights, log_sums, .. } = self.weights;
+        let rows = self.out.chunks_exact_mut(self.width).zip(self.logits.chunks_exact(self.width));
+        for (anchor, (out, row)) in rows.enumerate() {
+            out.fill(0.0);
+            for ((weights, log_sums), &g) in weights.iter().zip(log_sums).zip(self.multipliers) {
+                let (weight, log_sum) = (weights[anchor], log_sums[anchor]);
+                for (out, &logit) in out.iter_mut().zip(row) {
+                    *out = mul_add::<FMA>(weight, exp::<FMA>(mul_add::<FMA>(g, logit, -log_sum)), *out);
+                }
+            }
+        }
+    }
+}
+
+struct ColumnSlopes<'a> {
+    weights: &'a AnchorWeights,
+    logits: &'a [f32],
+    width: usize,
+    multipliers: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl VectorLoop for ColumnSlopes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let AnchorWeights { weights, log_sums, .. } = self.weights;
+        let width = self.width;
+        for (out, row) in self.out.chunks_exact_mut(width).zip(self.logits.chunks_exact(width)) {
+            for ((weights, log_sums), &g) in weights.iter().zip(log_sums).zip(self.multipliers) {
+                let anchors = weights[..width].iter().zip(&log_sums[..width]);
+                for ((out, &logit), (&weight, &log_sum)) in out.iter_mut().zip(row).zip(anchors) {
+                    *out = mul_add::<FMA>(weight, exp::<FMA>(mul_add::<FMA>(g, logit, -log_sum)), *out);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_by_rows_and_by_columns_agree_with_the_definition() {
+        let logits: Vec<f32> = (0..15_u8).map(|i| f32::from(i * 7 % 11) * 9.0 - 40.0).collect();
+        let with = |at: usize| if at == 4 { f32::NEG_INFINITY } else { logits[at] };
+        let tile: Vec<f32> = (0..15).map(with).collect(); // [3, 5]
+        let transposed: Vec<f32> = (0..15).map(|at| with(at % 3 * 5 + at / 3)).collect(); // [5, 3]
+        let multipliers = [1.0, 2.5];
+        let (mut by_rows, mut by_columns) = (AnchorSums::new(3, 2), AnchorSums::new(3, 2));
+        // In two parts, the larger logits last and first.
+        let half = |tile: &[f32], columns: std::ops::Range<usize>| -> Vec<f32> {
+            tile.chunks_exact(5).flat_map(|row| row[columns.clone()].to_vec()).collect()
+        };
+        by_rows.add_rows(&half(&tile, 0..2), 2, &multipliers);
+        by_rows.add_rows(&half(&tile, 2..5), 3, &multipliers);
+        by_columns.add_columns(&transposed[6..], &multipliers);
+        by_columns.add_columns(&transposed[..6], &multipliers);
+        for anchor in 0..3 {
+            let row = &tile[anchor * 5..][..5];
+            for (m, &g) in multipliers.iter().enumerate() {
+                let want = row.iter().map(|&x| (f64::from(g) * f64::from(x)).exp()).sum::<f64>().ln();
+                for got in [&by_rows, &by_columns] {
+                    let got = got.sums[m][anchor].ln() + f64::from(g * got.hardest[anchor]);
+                    assert!((got - want).abs() < 1e-5, "{anchor}, {g}: {got}, {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn anchors_without_candidates_stay_empty() {
+        let nothing = [f32::NEG_INFINITY; 4];
+        let mut sums = AnchorSums::new(2, 1);
+        sums.add_rows(&nothing, 2, &[1.0]);
+        sums.add_columns(&nothing, &[1.0]);
+        assert_eq!((sums.hardest, sums.sums), (vec![f32::NEG_INFINITY; 2], vec![vec![0.0; 2]]));
+    }
+}

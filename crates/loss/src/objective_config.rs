@@ -1,0 +1,160 @@
+//! The configuration that selects an objective.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DebiasedConfig, DecoupledConfig, DecoupledWeightedConfig, HardNegativeConfig, InfoNceConfig, NtXentConfig,
+    Objective, ObjectiveError, SupConConfig, clamp_limit,
+};
+
+/// Selects an objective, e.g. `{ kind = "debiased", temperature = 0.5, tau_plus = 0.1 }`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum ObjectiveConfig {
+    /// The objective of SimCLR, [`crate::NtXent`].
+    NtXent(NtXentConfig),
+    /// Between the two kinds of views only, [`crate::InfoNce`].
+    InfoNce(InfoNceConfig),
+    /// Less the expected false negatives, [`crate::Debiased`].
+    Debiased(DebiasedConfig),
+    /// With weight on similar negatives, [`crate::HardNegative`].
+    HardNegative(HardNegativeConfig),
+    /// Without the partner in the denominator, [`crate::Decoupled`].
+    Decoupled(DecoupledConfig),
+    /// The same with weighted attraction.
+    DecoupledWeighted(DecoupledWeightedConfig),
+    /// With labels, [`crate::SupCon`].
+    SupCon(SupConConfig),
+}
+
+impl ObjectiveConfig {
+    /// Checks the configuration and builds the objective.
+    ///
+    /// # Errors
+    /// What the selected objective's own `init` reports.
+    pub fn init(&self) -> Result<Box<dyn Objective>, ObjectiveError> {
+        Ok(match self {
+            Self::NtXent(config) => Box::new(config.init()?),
+            Self::InfoNce(config) => Box::new(config.init()?),
+            Self::Debiased(config) => Box::new(config.init()?),
+            Self::HardNegative(config) => Box::new(config.init()?),
+            Self::Decoupled(config) => Box::new(config.init()?),
+            Self::DecoupledWeighted(config) => Box::new(config.init()?),
+            Self::SupCon(config) => Box::new(config.init()?),
+        })
+    }
+
+    /// Temperature and class prior of an objective whose estimate has a bound.
+    fn bounded(&self) -> Option<(f64, f64)> {
+        let (temperature, tau_plus) = match self {
+            Self::Debiased(config) => (config.temperature, config.tau_plus),
+            Self::HardNegative(config) => (config.temperature, config.tau_plus),
+            _ => return None,
+        };
+        Some((temperature, tau_plus.value().ok().filter(|tau_plus| *tau_plus > 0.0)?))
+    }
+
+    /// What a share of clamped anchors above a tenth means, in a sentence with the numbers.
+    pub fn clamped_warning(&self, clamped: f64) -> Option<String> {
+        let (temperature, tau_plus) = self.bounded().filter(|_| clamped > 0.1)?;
+        Some(format!(
+            "{:.0} % of the anchors meet the bound of the debiased estimate and get no repulsion (temperature = {temperature}, \
+             tau_plus = {tau_plus}): raise the temperature or lower tau_plus",
+            100.0 * clamped
+        ))
+    }
+
+    /// What is allowed and yet hardly meant, in a sentence with the numbers.
+    pub fn warning(&self) -> Option<String> {
+        let (temperature, tau_plus) = self.bounded()?;
+        let limit = clamp_limit(temperature, tau_plus);
+        // Trained partners reach cosines of 0.8 to 0.95.
+        (limit < 0.9).then(|| {
+            let most = (1.0 - (-temperature.recip()).exp()) / ((0.9 / temperature).exp() - (-temperature.recip()).exp());
+            format!(
+                "tau_plus = {tau_plus} with temperature = {temperature}: an anchor whose partner has a cosine above \
+                 {limit:.2} meets the bound of the estimate and gets no repulsion. Raise temperature (0.5 is usual), or lower \
+                 tau_plus to {most:.1e} or less"
+            )
+        })
+    }
+}
+
+/// Whether a number is what its absence means.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+pub(crate) fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ObjectiveConfig, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_kind_survives_the_round_trip() {
+        for text in [
+            r#"{"kind":"nt_xent","temperature":0.2}"#,
+            r#"{"kind":"nt_xent","temperature":0.2,"n_cancelled":3}"#,
+            r#"{"kind":"info_nce","temperature":0.2,"both_ways":true}"#,
+            r#"{"kind":"debiased","temperature":0.5,"tau_plus":0.1}"#,
+            r#"{"kind":"debiased","temperature":0.5,"tau_plus":{"classes":10}}"#,
+            r#"{"kind":"debiased","temperature":0.5,"tau_plus":{"duplicate_rate":0.01}}"#,
+            r#"{"kind":"hard_negative","temperature":0.5,"tau_plus":0.1,"beta":1.0}"#,
+            r#"{"kind":"hard_negative","temperature":0.5,"tau_plus":0.1,"beta":1.0,"final_beta":0.0}"#,
+            r#"{"kind":"decoupled","temperature":0.1}"#,
+            r#"{"kind":"decoupled_weighted","temperature":0.1,"sigma":0.5,"detach_weight":true}"#,
+            r#"{"kind":"sup_con","temperature":0.1}"#,
+        ] {
+            let config = parse(text).expect(text);
+            assert_eq!(serde_json::to_string(&config).expect("serializes"), text);
+            config.init().expect(text);
+        }
+    }
+
+    #[test]
+    fn a_wrong_config_names_the_key() {
+        let check = |text: &str, want: &str| {
+            let error = parse(text).expect_err("rejected");
+            assert!(error.contains(want), "{text}: {error}");
+        };
+        check(r#"{"kind": "nt_xent"}"#, "temperature");
+        check(r#"{"kind": "nt_xent", "temperature": 0.2, "tau": 0.1}"#, "tau");
+        check(r#"{"kind": "dcl", "temperature": 0.2}"#, "nt_xent");
+        check(r#"{"temperature": 0.2}"#, "kind");
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_with_their_value() {
+        for (text, want) in [
+            (r#"{"kind":"nt_xent","temperature":-1.0}"#, "-1"),
+            (r#"{"kind":"sup_con","temperature":0.0}"#, "between 1e-6 and 1e6"),
+            (r#"{"kind":"debiased","temperature":0.5,"tau_plus":1.0}"#, "tau_plus"),
+            (r#"{"kind":"debiased","temperature":0.5,"tau_plus":{"classes":0}}"#, "inf"),
+            (r#"{"kind":"debiased","temperature":0.5,"tau_plus":-0.1}"#, "-0.1"),
+            (r#"{"kind":"hard_negative","temperature":0.5,"tau_plus":0.1,"beta":-1.0}"#, "beta"),
+            (r#"{"kind":"hard_negative","temperature":0.5,"tau_plus":0.1,"beta":1.0,"final_beta":-2.0}"#, "-2"),
+            (r#"{"kind":"decoupled_weighted","temperature":0.1,"sigma":0.0,"detach_weight":true}"#, "sigma"),
+        ] {
+            let error = parse(text).expect(text).init().expect_err(text).to_string();
+            assert!(error.contains(want), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_prior_that_clamps_everything_warns_with_the_numbers() {
+        let warning = |text: &str| parse(text).expect(text).warning();
+        let text = warning(r#"{"kind":"debiased","temperature":0.1,"tau_plus":0.1}"#).expect("a warning");
+        assert!(
+            text.contains("tau_plus = 0.1") && text.contains("temperature = 0.1") && text.contains("0.23"),
+            "{text}"
+        );
+        assert_eq!(warning(r#"{"kind":"debiased","temperature":0.5,"tau_plus":0.1}"#), None);
+        assert_eq!(warning(r#"{"kind":"debiased","temperature":0.1,"tau_plus":0.0}"#), None);
+        assert_eq!(warning(r#"{"kind":"nt_xent","temperature":0.1}"#), None);
+    }
+}
