@@ -25,14 +25,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The classical estimators stand beside the contrastive ones, as functions of scores: [`binary_nce`] with a learned, fixed or
+//! per-context partition, [`ranking_nce`], [`negative_sampling`], and [`InBatchLogistic`], which takes its noise from the
+//! batch. Any [`Noise`] that can be sampled and tells its density will do.
+//!
 //! This crate never sees an image or an encoder, and everything runs on the device its tensors live on.
 
+mod binary_nce;
 mod contrast;
 mod debiased;
 mod decoupled;
 mod engine;
+mod gradient_noise;
 mod hard_negative;
+mod in_batch_logistic;
 mod info_nce;
+mod noise;
+mod noise_scores;
 mod nt_xent;
 mod objective;
 mod objective_config;
@@ -43,12 +52,17 @@ mod spectrum;
 mod sup_con;
 mod tau_plus;
 
+pub use binary_nce::{binary_nce, negative_sampling, noise_weights, ranking_nce};
 pub use contrast::{Collapse, Contrast, ContrastStats};
 pub use debiased::{Debiased, DebiasedConfig, clamp_limit};
 pub use decoupled::{Decoupled, DecoupledConfig, DecoupledWeightedConfig};
 pub use engine::{Field, Partials, RowStatistics};
+pub use gradient_noise::{GradientNoise, GradientNoiseError};
 pub use hard_negative::{HardNegative, HardNegativeConfig};
+pub use in_batch_logistic::{InBatchLogistic, InBatchLogisticConfig};
 pub use info_nce::{InfoNce, InfoNceConfig};
+pub use noise::{Categorical, CategoricalError, Noise};
+pub use noise_scores::{NoiseScores, NoiseScoresError};
 pub use nt_xent::{NtXent, NtXentConfig};
 pub use objective::Objective;
 pub use objective_config::ObjectiveConfig;

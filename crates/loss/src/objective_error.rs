@@ -31,11 +31,11 @@ pub enum ObjectiveError {
         /// The value given.
         got: f64,
     },
-    /// The number of noise samples is zero.
-    #[error("k must be at least 1, got {got}")]
-    NoiseSamples {
+    /// The bias is not a number.
+    #[error("bias must be a finite number, got {got}; -10 is usual with a temperature of 0.1")]
+    Bias {
         /// The value given.
-        got: usize,
+        got: f64,
     },
 }
 

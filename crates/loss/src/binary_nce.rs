@@ -1,0 +1,132 @@
+//! Noise-contrastive estimation as binary classification.
+
+use burn::tensor::{Tensor, activation};
+
+use crate::NoiseScores;
+
+/// Binary noise-contrastive estimation: logistic regression of data against noise, for a model that need not sum to 1.
+///
+/// ```text
+/// D(s, q) = s − ln Z − ln k − ln q
+/// L = 1/n · Σ_i [ softplus(−D(data_i)) + Σ_j softplus(D(noise_ij)) ]
+/// dL/dθ = −1/n · Σ_i [ σ(−D(data_i)) · ∂s(data_i) − Σ_j σ(D(noise_ij)) · ∂s(noise_ij) ]
+/// ```
+/// At the optimum `s − ln Z` is the log-density of the data, whatever the noise, provided that it covers the data. Unlike
+/// in maximum likelihood `ln Z` is a parameter like any other. The weights `σ(D)` of the noise's gradient lie in `[0, 1]`, so
+/// no sample can dominate, unlike in importance sampling; as k grows the gradient becomes that of maximum likelihood.
+///
+/// `log_z` says which estimator it is:
+/// - a learned `[1]`: Gutmann and Hyvärinen's, for one unnormalised density;
+/// - a learned `[n]`, one per sample: a conditional model with a partition per context;
+/// - a constant, zero above all: Mnih and Teh's, where a flexible model learns to normalize itself.
+///
+/// # Shapes
+/// - `scores`: n data samples and k noise samples for each
+/// - `log_z`: `[1]` or `[n]`, in nats
+/// - returns: `[1]`, in nats. A model equal to the noise scores `(k + 1)·ln(k + 1) − k·ln k`.
+///
+/// # Conventions
+/// Sum over the noise samples, mean over the data samples.
+///
+/// # Panics
+/// When `log_z` is neither `[1]` nor `[n]`.
+///
+/// # Cost
+/// `O(n·k)` time and memory.
+///
+/// # Source
+/// Gutmann and Hyvärinen, *Noise-Contrastive Estimation of Unnormalized Statistical Models*, JMLR 2012, eq. (8). Mnih and Teh,
+/// *A fast and simple algorithm for training neural probabilistic language models*, ICML 2012, eq. (10) and (11).
+///
+/// # Example
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use twoview_loss::{NoiseScores, binary_nce};
+///
+/// let device = Device::flex();
+/// let (data, noise) = (Tensor::<1>::zeros([4], &device), Tensor::<2>::zeros([4, 3], &device));
+/// let scores = NoiseScores::new(data.clone(), noise.clone(), data, noise)?;
+/// let loss = binary_nce(scores, Tensor::zeros([1], &device)).into_scalar::<f32>();
+/// assert!((loss - (4.0 * 4.0_f32.ln() - 3.0 * 3.0_f32.ln())).abs() < 1e-6);
+/// # Ok::<(), twoview_loss::NoiseScoresError>(())
+/// ```
+pub fn binary_nce(scores: NoiseScores, log_z: Tensor<1>) -> Tensor<1> {
+    let (n, k) = (scores.n(), scores.k());
+    let [given] = log_z.dims();
+    assert!(given == 1 || given == n, "log_z must be [1] or [{n}], got [{given}]");
+    let offset = log_z.reshape([given, 1]).add_scalar((k as f64).ln()); // [1 or n, 1]
+    let (data, noise) = scores.ratios();
+    logistic(data - offset.clone(), noise - offset)
+}
+
+/// Negative sampling: the logistic loss of word2vec, which asks for neither the noise's density nor a partition.
+///
+/// ```text
+/// L = 1/n · Σ_i [ softplus(−s(data_i)) + Σ_j softplus(s(noise_ij)) ]
+/// ```
+/// This is [`binary_nce`] with `ln Z = 0` and `ln(k·q) = 0`: of a uniform noise over k outcomes it is the same. For any
+/// other noise its optimum is not the data's log-density but `s = ln p(data) − ln q − ln k`, which with the
+/// product of the marginals as noise is the pointwise mutual information less `ln k`.
+///
+/// # Shapes
+/// - `scores`: n data samples and k noise samples for each; densities are not looked at
+/// - returns: `[1]`, in nats
+///
+/// # Conventions
+/// Sum over the noise samples, mean over the data samples.
+///
+/// # Cost
+/// `O(n·k)` time and memory.
+///
+/// # Source
+/// Mikolov et al., *Distributed Representations of Words and Phrases and their Compositionality*, NeurIPS 2013, eq. (4). Levy and
+/// Goldberg, *Neural Word Embedding as Implicit Matrix Factorization*, NeurIPS 2014, for the optimum.
+pub fn negative_sampling(scores: NoiseScores) -> Tensor<1> {
+    let (data, noise) = scores.scores();
+    logistic(data, noise)
+}
+
+/// Ranking NCE: the data sample has to be found among the noise samples; the partition cancels.
+///
+/// ```text
+/// L = 1/n · Σ_i softplus( ln Σ_j e^{r(noise_ij)} − r(data_i) )        r = s − ln q
+/// ```
+/// The importance-weighted softmax over `k + 1` candidates. It needs no `ln Z`, and for conditional models it is
+/// consistent without assuming that one constant normalizes every context. With negatives from the batch as noise it
+/// is [`crate::InfoNce`].
+///
+/// # Shapes
+/// - `scores`: n data samples and k noise samples for each
+/// - returns: `[1]`, in nats. A model equal to the noise scores `ln(k + 1)`.
+///
+/// # Cost
+/// `O(n·k)` time and memory.
+///
+/// # Source
+/// Ma and Collins, *Noise Contrastive Estimation and Negative Sampling for Conditional Models: Consistency and Statistical
+/// Efficiency*, EMNLP 2018, eq. (3). <https://arxiv.org/abs/1809.01812>; Jozefowicz et al. 2016.
+pub fn ranking_nce(scores: NoiseScores) -> Tensor<1> {
+    let (data, noise) = scores.ratios();
+    let hardest = noise.clone().detach().max_dim(1);
+    let log_sum = (noise - hardest.clone()).exp().sum_dim(1).log() + hardest;
+    activation::softplus(log_sum - data, 1.0).mean()
+}
+
+/// The weights `σ(D)` of the noise samples in the gradient of [`binary_nce`], `[n, k]`, each in `[0, 1]`.
+///
+/// Their mean says how well noise is told from data: near `1/(k + 1)` not at all, near 0 so easily that little is learned.
+///
+/// # Panics
+/// When `log_z` is neither `[1]` nor `[n]`.
+pub fn noise_weights(scores: NoiseScores, log_z: Tensor<1>) -> Tensor<2> {
+    let (n, k) = (scores.n(), scores.k());
+    let [given] = log_z.dims();
+    assert!(given == 1 || given == n, "log_z must be [1] or [{n}], got [{given}]");
+    let (_, noise) = scores.ratios();
+    activation::sigmoid(noise - log_z.reshape([given, 1]).add_scalar((k as f64).ln()))
+}
+
+/// `softplus(−data)` and the sum of `softplus(noise)`, per data sample, averaged.
+fn logistic(data: Tensor<2>, noise: Tensor<2>) -> Tensor<1> {
+    (activation::softplus(data.neg(), 1.0) + activation::softplus(noise, 1.0).sum_dim(1)).mean()
+}
