@@ -8,7 +8,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use twoview_loss::ObjectiveConfig;
+use twoview_loss::{GradientNoise, ObjectiveConfig};
 use twoview_train::{MetricSink, StepMetrics};
 
 use crate::failure::{Exit, Failure, OrExit};
@@ -114,10 +114,11 @@ impl Alarm {
     }
 }
 
-/// Exponential averages over about twenty steps: single steps are too noisy to read.
+/// Exponential averages over about twenty steps, of the noise over a hundred: single steps are too noisy to read.
 struct Smooth {
     loss: f64,
     images_per_s: f64,
+    noise: Option<GradientNoise>,
 }
 
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
@@ -150,14 +151,21 @@ impl MetricSink for TrainingBar {
     fn record(&mut self, m: &StepMetrics) -> io::Result<()> {
         let blend = |old: f64, new: f64| 0.95 * old + 0.05 * new;
         let smooth = match self.smooth.take() {
-            None => Smooth { loss: m.contrast.loss, images_per_s: m.images_per_s },
-            Some(s) => {
-                Smooth { loss: blend(s.loss, m.contrast.loss), images_per_s: blend(s.images_per_s, m.images_per_s) }
-            }
+            None => Smooth { loss: m.contrast.loss, images_per_s: m.images_per_s, noise: m.gradient_noise },
+            Some(s) => Smooth {
+                loss: blend(s.loss, m.contrast.loss),
+                images_per_s: blend(s.images_per_s, m.images_per_s),
+                noise: s.noise.zip(m.gradient_noise).map(|(mut noise, new)| {
+                    noise.blend(new, 0.99);
+                    noise
+                }),
+            },
         };
         let rank = m.contrast.effective_rank.map(|rank| format!("  rank {rank:.0}")).unwrap_or_default();
+        let noise = smooth.noise.and_then(|noise| noise.batch_size());
+        let noise = noise.map(|batch| format!("  noise {batch:.0}")).unwrap_or_default();
         let line = format!(
-            "epoch {:.2}  loss {:.3} (chance {:.3}, floor {:.3})  found {:.0} %{rank}  {:.0} img/s",
+            "epoch {:.2}  loss {:.3} (chance {:.3}, floor {:.3})  found {:.0} %{rank}{noise}  {:.0} img/s",
             m.epoch,
             smooth.loss,
             m.chance,

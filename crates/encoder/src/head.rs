@@ -157,6 +157,11 @@ impl ProjectionHead {
         })
     }
 
+    /// Whether an embedding depends on the other rows of its batch, as it does through batch normalization.
+    pub fn mixes_rows(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, HeadLayer::BatchNorm(_)))
+    }
+
     /// The dimensions `D` of an embedding; of an identity head those of the features.
     pub fn output_dim(&self) -> usize {
         self.output_dim

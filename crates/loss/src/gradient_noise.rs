@@ -1,5 +1,7 @@
 //! How much of a gradient is noise, and the batch size that follows.
 
+use serde::Serialize;
+
 /// The gradient noise scale, from the gradients of parts of a batch.
 ///
 /// ```text
@@ -23,7 +25,7 @@
 /// assert_eq!(noise.batch_size(), None);
 /// # Ok::<(), twoview_loss::GradientNoiseError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct GradientNoise {
     /// Estimate of `|G|²`. It can be negative, where noise prevails.
     pub signal: f64,
@@ -69,7 +71,20 @@ impl GradientNoise {
         }
         let mean_of = |at: usize| parts.iter().map(|part| f64::from(part[at])).sum::<f64>() / m as f64;
         let of_mean: f64 = (0..want).map(|at| mean_of(at).powi(2)).sum();
-        let squares = parts.iter().flatten().map(|x| f64::from(*x).powi(2)).sum::<f64>() / m as f64;
+        let of_parts: Vec<f64> = parts.iter().map(|part| part.iter().map(|x| f64::from(*x).powi(2)).sum()).collect();
+        Self::from_squared_norms(&of_parts, of_mean, images)
+    }
+
+    /// The same from the squared norms of the parts' mean gradients, and that of the mean over all.
+    ///
+    /// # Errors
+    /// [`GradientNoiseError::TooFew`] for fewer than two parts or empty ones.
+    pub fn from_squared_norms(of_parts: &[f64], of_mean: f64, images: usize) -> Result<Self, GradientNoiseError> {
+        let m = of_parts.len();
+        if m < 2 || images == 0 {
+            return Err(GradientNoiseError::TooFew { parts: m, images });
+        }
+        let squares = of_parts.iter().sum::<f64>() / m as f64;
         // Unbiased, as the variance of a sample is.
         let of_part = (squares - of_mean) * m as f64 / (m as f64 - 1.0);
         Ok(Self { signal: of_mean - of_part / m as f64, variance: of_part * images as f64 })

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 use twoview_data::Replaced;
-use twoview_loss::ContrastStats;
+use twoview_loss::{ContrastStats, GradientNoise};
 
 /// Measurements of one training step.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +28,9 @@ pub struct StepMetrics {
     pub lr: f64,
     /// Euclidean norm of the gradient of all parameters, before the update.
     pub gradient_norm: f64,
+    /// How noisy the gradient of the head's parameters is: `signal` and `variance`, each of which wants averaging before their
+    /// ratio says which batch size would do; null where it cannot be measured.
+    pub gradient_noise: Option<GradientNoise>,
     /// Source pictures per second since the previous step, waiting for data included.
     pub images_per_s: f64,
     /// Share of the time since the previous step that was spent waiting for the loader, in `[0, 1]`.
@@ -123,6 +126,7 @@ mod tests {
             contrast: NtXentConfig::new(0.5).init().unwrap().contrast(views).stats,
             lr: 0.1,
             gradient_norm: 1.0,
+            gradient_noise: None,
             images_per_s: 100.0,
             waited: 0.0,
         }

@@ -123,6 +123,7 @@ pub fn run(
                 contrast: stepped.contrast,
                 lr,
                 gradient_norm: stepped.gradient_norm,
+                gradient_noise: stepped.gradient_noise,
                 images_per_s: n as f64 / begun.elapsed().as_secs_f64(),
                 waited: share(waited, begun.elapsed()),
             };

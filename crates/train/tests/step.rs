@@ -282,3 +282,32 @@ fn a_batch_of_one_picture_is_refused() {
     let error = step(state(0.9), &batch_of(1, 0), &nt_xent(0.5), 0.05, &device()).expect_err("no negatives");
     assert!(matches!(error, StepError::Views(PairedViewsError::TooFewImages { n_images: 1 })), "{error:?}");
 }
+
+#[test]
+fn parts_that_are_copies_show_no_noise() {
+    let network_of = |batch_norm: bool| {
+        let config = NetworkConfig {
+            encoder: EncoderConfig { arch: Arch::Resnet18, stem: Stem::Cifar, width: 2 },
+            head: HeadConfig { n_layers: 2, hidden_dim: 8, output_dim: 4, batch_norm },
+        };
+        config.init(0, &device()).expect("valid")
+    };
+    let noise_of = |batch: &ViewBatch, batch_norm: bool| {
+        let state = TrainState { network: network_of(batch_norm), ..state(0.0) };
+        step(state, batch, &nt_xent(0.5), 0.1, &device()).expect("finite").1.gradient_noise
+    };
+    let noise = noise_of(&batch_of(6, 5), false).expect("six pictures can be cut");
+    assert!(noise.variance > 0.0 && noise.signal.is_finite(), "{noise:?}");
+
+    let mut copies = batch_of(4, 5);
+    for view in &mut copies.views {
+        let half = view.len() / 2;
+        let (first, second) = view.split_at_mut(half);
+        second.copy_from_slice(first);
+    }
+    let noise = noise_of(&copies, false).expect("four pictures can be cut");
+    assert!(noise.signal > 0.0 && noise.variance.abs() < 1e-4 * noise.signal, "{noise:?}");
+
+    assert_eq!(noise_of(&batch_of(4, 5), true), None, "batch normalization ties the rows of a head together");
+    assert_eq!(noise_of(&batch_of(5, 5), false), None, "five pictures cannot be cut into equal parts");
+}
