@@ -68,7 +68,7 @@ pub use objective::Objective;
 pub use objective_config::ObjectiveConfig;
 pub use objective_error::ObjectiveError;
 pub use paired_views::{PairedViews, PairedViewsError};
-pub use reference_lines::{chance_line, floor};
+pub use reference_lines::{chance_line, floor, simplex_floor};
 pub use spectrum::Spectrum;
 pub use sup_con::{SupCon, SupConConfig};
 pub use tau_plus::TauPlus;

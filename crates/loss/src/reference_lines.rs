@@ -1,4 +1,4 @@
-//! The two lines a contrastive loss is read against: chance, and the floor of a perfect representation.
+//! The lines a contrastive loss is read against: chance, and the floors of perfect representations.
 
 /// Loss of an encoder that cannot tell any two views apart, in nats.
 ///
@@ -22,7 +22,7 @@ pub fn chance_line(n_images: usize) -> f64 {
 /// ```
 /// This is the line a good run approaches, and at usual temperatures it is far from zero: 4.94 for 512 images at
 /// τ = 0.5. It is not a strict bound. Negatives can point away from each other, as far as `−1/(N − 1)` on average,
-/// which matters for small batches only.
+/// which matters for small batches only: [`simplex_floor`].
 ///
 /// ```
 /// assert!((twoview_loss::floor(512, 0.5) - 4.937).abs() < 1e-3);
@@ -30,6 +30,21 @@ pub fn chance_line(n_images: usize) -> f64 {
 pub fn floor(n_images: usize, temperature: f64) -> f64 {
     let n_negatives = 2.0 * n_images as f64 - 2.0;
     (n_negatives * (-1.0 / temperature).exp()).ln_1p()
+}
+
+/// The least NT-Xent of any representation, in nats: partners coincide and the N images point away from each other as the
+/// corners of a simplex do, which takes `N − 1` dimensions or more.
+///
+/// ```text
+/// ln(1 + (2N − 2)·exp((−1/(N − 1) − 1)/τ))
+/// ```
+///
+/// ```
+/// assert!(twoview_loss::simplex_floor(8, 0.5) < twoview_loss::floor(8, 0.5));
+/// ```
+pub fn simplex_floor(n_images: usize, temperature: f64) -> f64 {
+    let n_others = n_images as f64 - 1.0;
+    (2.0 * n_others * ((-1.0 / n_others - 1.0) / temperature).exp()).ln_1p()
 }
 
 #[cfg(test)]

