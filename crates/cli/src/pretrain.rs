@@ -25,7 +25,7 @@ use crate::{
     run_file::{RunFile, SourceConfig},
     run_plan::{RunPlan, check},
     signals::Signals,
-    terminal::{TrainingBar, note, program, quoted, result, result_json},
+    terminal::{TrainingBar, landmarks, note, program, quoted, result, result_json},
 };
 
 /// What a finished run leaves behind, for whoever goes on with it.
@@ -198,8 +198,12 @@ fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
     }
     if let Some(m) = &trained.last {
         result(&format!(
-            "trained  {} steps in {:.0} s, {:.0} img/s; loss {:.3} (chance {:.3}, floor {:.3})",
-            m.step, trained.seconds, trained.images_per_s, m.contrast.loss, m.chance, m.floor
+            "trained  {} steps in {:.0} s, {:.0} img/s; loss {:.3} ({})",
+            m.step,
+            trained.seconds,
+            trained.images_per_s,
+            m.contrast.loss,
+            landmarks(m)
         ))?;
     }
     result(&format!("run      {run}"))?;

@@ -128,6 +128,14 @@ impl RunPlan {
             per_epoch,
             batch_size as u64,
         )?;
+        let n_cancelled = objective.n_cancelled();
+        if n_cancelled > batch_size / 2 {
+            note(&format!(
+                "warning: loss: n_cancelled = {n_cancelled} of at most {} candidates: more than a quarter of what a view could be \
+                 told from is left out, the most telling part first",
+                2 * batch_size - 2
+            ));
+        }
         if let Some(warning) = file.loss.warning() {
             note(&format!("warning: loss: {warning}"));
         }

@@ -155,21 +155,23 @@ impl MetricSink for TrainingBar {
             Some(s) => Smooth {
                 loss: blend(s.loss, m.contrast.loss),
                 images_per_s: blend(s.images_per_s, m.images_per_s),
-                noise: s.noise.zip(m.gradient_noise).map(|(mut noise, new)| {
-                    noise.blend(new, 0.99);
-                    noise
-                }),
+                noise: match (s.noise, m.gradient_noise) {
+                    (Some(mut noise), Some(new)) => {
+                        noise.blend(new, 0.99);
+                        Some(noise)
+                    }
+                    (noise, new) => noise.or(new),
+                },
             },
         };
         let rank = m.contrast.effective_rank.map(|rank| format!("  rank {rank:.0}")).unwrap_or_default();
         let noise = smooth.noise.and_then(|noise| noise.batch_size());
         let noise = noise.map(|batch| format!("  noise {batch:.0}")).unwrap_or_default();
         let line = format!(
-            "epoch {:.2}  loss {:.3} (chance {:.3}, floor {:.3})  found {:.0} %{rank}{noise}  {:.0} img/s",
+            "epoch {:.2}  loss {:.3} ({})  found {:.0} %{rank}{noise}  {:.0} img/s",
             m.epoch,
             smooth.loss,
-            m.chance,
-            m.floor,
+            landmarks(m),
             100.0 * m.contrast.top1,
             smooth.images_per_s
         );
@@ -188,6 +190,12 @@ impl MetricSink for TrainingBar {
         self.clamped.hear(m.step, m.contrast.clamped.and_then(|clamped| self.loss.clamped_warning(clamped)));
         Ok(())
     }
+}
+
+/// What a loss lies between: chance, and the floor where it is known.
+pub(crate) fn landmarks(m: &StepMetrics) -> String {
+    let floor = m.floor.map(|floor| format!(", floor {floor:.3}")).unwrap_or_default();
+    format!("chance {:.3}{floor}", m.chance)
 }
 
 fn bar(total: u64, template: &str) -> ProgressBar {

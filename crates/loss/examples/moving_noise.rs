@@ -67,7 +67,7 @@ pub(crate) fn run(kind: Kind) -> Course {
         let p = |x: &Tensor<1>| log_density(x.clone(), centre.clone(), 1.0);
         let column = |t: Tensor<1>| t.reshape([SAMPLES, 1]);
         let scores = NoiseScores::new(p(&data), column(p(&noise)), q(&data), column(q(&noise))).expect("finite");
-        let loss = binary_nce(scores, tensor(vec![0.0]));
+        let loss = binary_nce(scores);
         course.loss.push(f64::from(loss.clone().into_scalar::<f32>()));
         let slope = centre.grad(&loss.backward()).map_or(0.0, |slope| f64::from(slope.into_scalar::<f32>()));
         mu -= 0.2 * slope;

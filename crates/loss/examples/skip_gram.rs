@@ -12,7 +12,7 @@ use burn::{
     tensor::{Device, Distribution, Int, Tensor, TensorData},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use twoview_loss::{Categorical, Noise, NoiseScores, negative_sampling};
+use twoview_loss::{Categorical, Noise, negative_sampling};
 
 use figure::{Axes, Figure, Line, draw};
 
@@ -125,7 +125,7 @@ pub(crate) fn run() -> Outcome {
         let of_noise = rows(&model.contexts, drawn).reshape([batch, NOISE_SAMPLES, DIMS]);
         let s_data = (of_words.clone() * of_contexts).sum_dim(1).squeeze_dim::<1>(1);
         let s_noise = (of_noise * of_words.unsqueeze_dim::<3>(1)).sum_dim(2).squeeze_dim::<2>(2);
-        let loss = negative_sampling(NoiseScores::without_densities(s_data, s_noise).expect("finite"));
+        let loss = negative_sampling(s_data, s_noise).expect("finite");
         losses.push(f64::from(loss.clone().into_scalar::<f32>()));
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         model = optimizer.step(0.02, model, grads);

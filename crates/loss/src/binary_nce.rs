@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::NoiseScores;
+use crate::{NoiseScores, NoiseScoresError, noise_scores::checked_scores};
 
 /// Binary noise-contrastive estimation: logistic regression of data against noise, for a model that need not sum to 1.
 ///
@@ -15,21 +15,20 @@ use crate::NoiseScores;
 /// in maximum likelihood `ln Z` is a parameter like any other. The weights `σ(D)` of the noise's gradient lie in `[0, 1]`, so
 /// no sample can dominate, unlike in importance sampling; as k grows the gradient becomes that of maximum likelihood.
 ///
-/// `log_z` says which estimator it is:
+/// [`NoiseScores::with_log_z`] says which estimator it is:
 /// - a learned `[1]`: Gutmann and Hyvärinen's, for one unnormalised density;
 /// - a learned `[n]`, one per sample: a conditional model with a partition per context;
-/// - a constant, zero above all: Mnih and Teh's, where a flexible model learns to normalize itself.
+/// - a constant, or the zero of scores without any: Mnih and Teh's, where a flexible model learns to normalize itself.
 ///
 /// # Shapes
 /// - `scores`: n data samples and k noise samples for each
-/// - `log_z`: `[1]` or `[n]`, in nats
 /// - returns: `[1]`, in nats. A model equal to the noise scores `(k + 1)·ln(k + 1) − k·ln k`.
 ///
 /// # Conventions
 /// Sum over the noise samples, mean over the data samples.
 ///
-/// # Panics
-/// When `log_z` is neither `[1]` nor `[n]`.
+/// # Errors
+/// None: [`NoiseScores`] checked what is compared.
 ///
 /// # Cost
 /// `O(n·k)` time and memory.
@@ -46,17 +45,13 @@ use crate::NoiseScores;
 /// let device = Device::flex();
 /// let (data, noise) = (Tensor::<1>::zeros([4], &device), Tensor::<2>::zeros([4, 3], &device));
 /// let scores = NoiseScores::new(data.clone(), noise.clone(), data, noise)?;
-/// let loss = binary_nce(scores, Tensor::zeros([1], &device)).into_scalar::<f32>();
+/// let loss = binary_nce(scores.with_log_z(Tensor::zeros([1], &device))?).into_scalar::<f32>();
 /// assert!((loss - (4.0 * 4.0_f32.ln() - 3.0 * 3.0_f32.ln())).abs() < 1e-6);
 /// # Ok::<(), twoview_loss::NoiseScoresError>(())
 /// ```
-pub fn binary_nce(scores: NoiseScores, log_z: Tensor<1>) -> Tensor<1> {
-    let (n, k) = (scores.n(), scores.k());
-    let [given] = log_z.dims();
-    assert!(given == 1 || given == n, "log_z must be [1] or [{n}], got [{given}]");
-    let offset = log_z.reshape([given, 1]).add_scalar((k as f64).ln()); // [1 or n, 1]
-    let (data, noise) = scores.ratios();
-    logistic(data - offset.clone(), noise - offset)
+pub fn binary_nce(scores: NoiseScores) -> Tensor<1> {
+    let (data, noise) = scores.logits();
+    logistic(data, noise)
 }
 
 /// Negative sampling: the logistic loss of word2vec, which asks for neither the noise's density nor a partition.
@@ -69,11 +64,14 @@ pub fn binary_nce(scores: NoiseScores, log_z: Tensor<1>) -> Tensor<1> {
 /// product of the marginals as noise is the pointwise mutual information less `ln k`.
 ///
 /// # Shapes
-/// - `scores`: n data samples and k noise samples for each; densities are not looked at
+/// - `s_data`: `[n]`, `s_noise`: `[n, k]`
 /// - returns: `[1]`, in nats
 ///
 /// # Conventions
 /// Sum over the noise samples, mean over the data samples.
+///
+/// # Errors
+/// [`NoiseScoresError`] unless the extents fit, `n ≥ 1`, `k ≥ 1` and all numbers are finite.
 ///
 /// # Cost
 /// `O(n·k)` time and memory.
@@ -81,9 +79,10 @@ pub fn binary_nce(scores: NoiseScores, log_z: Tensor<1>) -> Tensor<1> {
 /// # Source
 /// Mikolov et al., *Distributed Representations of Words and Phrases and their Compositionality*, NeurIPS 2013, eq. (4). Levy and
 /// Goldberg, *Neural Word Embedding as Implicit Matrix Factorization*, NeurIPS 2014, for the optimum.
-pub fn negative_sampling(scores: NoiseScores) -> Tensor<1> {
-    let (data, noise) = scores.scores();
-    logistic(data, noise)
+pub fn negative_sampling(s_data: Tensor<1>, s_noise: Tensor<2>) -> Result<Tensor<1>, NoiseScoresError> {
+    let (data, noise) = checked_scores(s_data, s_noise)?;
+    let [n] = data.dims();
+    Ok(logistic(data.reshape([n, 1]), noise))
 }
 
 /// Ranking NCE: the data sample has to be found among the noise samples; the partition cancels.
@@ -115,15 +114,8 @@ pub fn ranking_nce(scores: NoiseScores) -> Tensor<1> {
 /// The weights `σ(D)` of the noise samples in the gradient of [`binary_nce`], `[n, k]`, each in `[0, 1]`.
 ///
 /// Their mean says how well noise is told from data: near `1/(k + 1)` not at all, near 0 so easily that little is learned.
-///
-/// # Panics
-/// When `log_z` is neither `[1]` nor `[n]`.
-pub fn noise_weights(scores: NoiseScores, log_z: Tensor<1>) -> Tensor<2> {
-    let (n, k) = (scores.n(), scores.k());
-    let [given] = log_z.dims();
-    assert!(given == 1 || given == n, "log_z must be [1] or [{n}], got [{given}]");
-    let (_, noise) = scores.ratios();
-    activation::sigmoid(noise - log_z.reshape([given, 1]).add_scalar((k as f64).ln()))
+pub fn noise_weights(scores: NoiseScores) -> Tensor<2> {
+    activation::sigmoid(scores.logits().1)
 }
 
 /// `softplus(−data)` and the sum of `softplus(noise)`, per data sample, averaged.

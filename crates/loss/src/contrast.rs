@@ -37,8 +37,11 @@ pub struct ContrastStats {
     pub info_nce: f64,
     /// Lower bound of the mutual information of the two views, in nats: `ln(candidates + 1) − InfoNCE`, at most
     /// [`crate::chance_line`]. None where candidates were left out or cancelled, because the bound does not hold there.
+    ///
+    /// The proof asks for independent candidates. Between the kinds of views ([`crate::InfoNce`]) they are; where all views meet,
+    /// the two of an image are not, and the number can exceed the truth by some thousandths of a nat.
     pub mutual_information: Option<f64>,
-    /// Share of the anchors whose most similar other view is their partner. Chance is `1/(2N − 1)`; a collapsed batch
+    /// Share of the anchors whose most similar other view, of those neither left out nor cancelled, is their partner. Chance is `1/(2N − 1)`; a collapsed batch
     /// scores 0.
     pub top1: f64,
     /// Mean cosine of partners, in `[−1, 1]`.
@@ -58,12 +61,16 @@ pub struct ContrastStats {
     /// How many dimensions the centred unit rows fill: the exponential of the entropy of their covariance's spectrum.
     /// None where both 2N and D exceed 256, because its cost is cubic: see [`crate::Spectrum`].
     pub effective_rank: Option<f64>,
+    /// Whether there are many dimensions to fill, and reason to.
+    #[serde(skip)]
+    expects_rank: bool,
     /// Share of the anchors whose estimate was replaced by its bound, which leaves them no repulsion; None for objectives
     /// without one.
     pub clamped: Option<f64>,
 }
 
 impl ContrastStats {
+    #[allow(clippy::too_many_arguments, reason = "they are what the numbers are made of")]
     pub(crate) fn new(
         contrasted: &Contrasted,
         unit_rows: &Tensor<2>,
@@ -71,6 +78,7 @@ impl ContrastStats {
         multipliers: &Multipliers,
         field: Field,
         is_complete: bool,
+        is_supervised: bool,
     ) -> Self {
         let (rows, partials) = (&contrasted.statistics, &contrasted.partials);
         let temperature = rows.inv_temperature.recip();
@@ -107,6 +115,7 @@ impl ContrastStats {
             uniformity,
             feature_std: f64::from(spread),
             effective_rank: effective_rank(unit_rows),
+            expects_rank: !is_supervised && unit_rows.dims()[1] >= MANY_DIMENSIONS,
             clamped,
         }
     }
@@ -132,7 +141,10 @@ impl fmt::Display for Collapse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OneDirection { median_negative } => {
-                write!(f, "the embeddings have collapsed: half of all pairs have a cosine above {median_negative:.3}")
+                write!(
+                    f,
+                    "the embeddings have collapsed: the cosine of two pictures is {median_negative:.3} at the median"
+                )
             }
             Self::FewDimensions { effective_rank } => {
                 write!(f, "the embeddings fill only {effective_rank:.1} dimensions")
@@ -146,10 +158,10 @@ impl ContrastStats {
     /// when it stays.
     pub fn collapse(&self) -> Option<Collapse> {
         let [_, median_negative, _] = self.negative_percentiles;
-        if median_negative > COLLAPSED_COSINE && self.top1 < COLLAPSED_TOP1 {
+        if self.feature_std < COLLAPSED_STD || median_negative > COLLAPSED_COSINE && self.top1 < COLLAPSED_TOP1 {
             return Some(Collapse::OneDirection { median_negative });
         }
-        let effective_rank = self.effective_rank.filter(|&rank| rank < COLLAPSED_RANK)?;
+        let effective_rank = self.effective_rank.filter(|&rank| self.expects_rank && rank < COLLAPSED_RANK)?;
         Some(Collapse::FewDimensions { effective_rank })
     }
 }
@@ -159,6 +171,12 @@ const COLLAPSED_COSINE: f64 = 0.98;
 
 /// Below this share of retrieved partners the little that differs says nothing.
 const COLLAPSED_TOP1: f64 = 0.5;
+
+/// Below this spread all rows are equal to rounding, or zero.
+const COLLAPSED_STD: f64 = 1e-5;
+
+/// Dimensions from which on an effective rank below two is a loss.
+const MANY_DIMENSIONS: usize = 8;
 
 /// Below this effective rank there is hardly more than a line.
 const COLLAPSED_RANK: f64 = 2.0;

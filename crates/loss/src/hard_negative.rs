@@ -6,6 +6,9 @@ use crate::{
     Objective, ObjectiveError, Partials, RowStatistics, TauPlus, debiased::Estimate, objective_error::check_temperature,
 };
 
+/// Concentrations whose multipliers stay apart in f32; 0 besides.
+const BETAS: std::ops::RangeInclusive<f64> = 1e-6..=1e3;
+
 /// Configuration of [`HardNegative`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,10 +32,10 @@ impl HardNegativeConfig {
     ///
     /// # Errors
     /// [`ObjectiveError::Temperature`] unless `1e-6 ≤ T ≤ 1e6`, [`ObjectiveError::TauPlus`] unless `0 ≤ τ⁺ < 1`,
-    /// [`ObjectiveError::Beta`] unless `β ≥ 0`.
+    /// [`ObjectiveError::Beta`] unless `β = 0` or `1e-6 ≤ β ≤ 1000`.
     pub fn init(&self) -> Result<HardNegative, ObjectiveError> {
         for got in [Some(self.beta), self.final_beta].into_iter().flatten() {
-            if !(got.is_finite() && got >= 0.0) {
+            if got != 0.0 && !BETAS.contains(&got) {
                 return Err(ObjectiveError::Beta { got });
             }
         }
@@ -53,7 +56,7 @@ impl HardNegativeConfig {
 /// L_i as in the debiased loss, with  a → ln N + LSE_{β+1} − LSE_β        LSE_g = ln Σ_k e^{g·x_k} over N candidates
 /// ```
 /// That is the mean of `e^x` under weights `e^{β·x}`, times N. The gradient flows through the weights too. `β = 0` gives
-/// [`crate::Debiased`], `β = τ⁺ = 0` NT-Xent. In logarithms no `β` overflows.
+/// [`crate::Debiased`], `β = τ⁺ = 0` NT-Xent. In logarithms nothing overflows.
 ///
 /// # Shapes
 /// - `views`: two `[N, D]` tensors of raw projections; rows are normalized here (norm floor 1e-12)
@@ -108,7 +111,9 @@ impl Objective for HardNegative {
     }
 
     fn annealed(&self, progress: f64) -> Option<Box<dyn Objective>> {
-        let beta = self.first_beta + (self.final_beta - self.first_beta) * progress;
+        let beta = self.first_beta + (self.final_beta - self.first_beta) * progress.clamp(0.0, 1.0);
+        // Below that the weights are even, to the last bit.
+        let beta = if beta < *BETAS.start() { 0.0 } else { beta };
         (self.first_beta != self.final_beta).then(|| Box::new(Self { beta, ..self.clone() }) as Box<dyn Objective>)
     }
 

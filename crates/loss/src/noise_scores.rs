@@ -4,7 +4,8 @@
 
 use burn::tensor::{FloatDType, Tensor};
 
-/// Unnormalised log-densities of data and noise under a model, with the log-density of the noise distribution at both.
+/// Unnormalised log-densities of data and noise under a model, with the log-density of the noise distribution at both, and the
+/// model's log-partition.
 ///
 /// ```text
 /// s = log of the unnormalised model, q = density of the noise,  D = s − ln Z − ln(k·q)
@@ -15,12 +16,15 @@ use burn::tensor::{FloatDType, Tensor};
 /// - `s_data`, `log_q_data`: `[n]`
 /// - `s_noise`, `log_q_noise`: `[n, k]`
 ///
-/// Scores may carry a graph; densities of the noise should not: a noise whose density follows the model teaches it nothing.
+/// Scores and partition may carry a graph; densities of the noise should not: a noise whose density follows the model teaches it
+/// nothing. Everything is computed in f32, whatever the float type of the tensors.
 #[derive(Clone, Debug)]
 pub struct NoiseScores {
     s_data: Tensor<1>,
     s_noise: Tensor<2>,
-    log_q: Option<(Tensor<1>, Tensor<2>)>,
+    log_q_data: Tensor<1>,
+    log_q_noise: Tensor<2>,
+    log_z: Option<Tensor<1>>,
 }
 
 /// Why tensors are not [`NoiseScores`].
@@ -58,7 +62,7 @@ pub enum NoiseScoresError {
 }
 
 impl NoiseScores {
-    /// Pairs scores with the log-densities of the noise. Waits for the device once, to look for numbers that are not finite.
+    /// Pairs scores with the log-densities of the noise; `ln Z` is 0. Waits for the device, to look for numbers that are not finite.
     ///
     /// # Errors
     /// [`NoiseScoresError`] unless the extents fit, `n ≥ 1`, `k ≥ 1` and all numbers are finite.
@@ -68,29 +72,25 @@ impl NoiseScores {
         log_q_data: Tensor<1>,
         log_q_noise: Tensor<2>,
     ) -> Result<Self, NoiseScoresError> {
-        let scores = Self::without_densities(s_data, s_noise)?;
-        let [n, k] = scores.s_noise.dims();
+        let (s_data, s_noise) = checked_scores(s_data, s_noise)?;
+        let [n, k] = s_noise.dims();
         check_shape("log_q_data", &log_q_data.dims(), &[n])?;
         check_shape("log_q_noise", &log_q_noise.dims(), &[n, k])?;
         check_finite("log_q_data", &log_q_data.clone().reshape([n, 1]))?;
         check_finite("log_q_noise", &log_q_noise)?;
-        Ok(Self { log_q: Some((log_q_data, log_q_noise)), ..scores })
+        let (log_q_data, log_q_noise) = (log_q_data.cast(FloatDType::F32), log_q_noise.cast(FloatDType::F32));
+        Ok(Self { s_data, s_noise, log_q_data, log_q_noise, log_z: None })
     }
 
-    /// Scores alone, for [`crate::negative_sampling`], which asks for no density.
+    /// Sets the log-partition, in nats: `[1]`, or `[n]` with one for each data sample's context.
     ///
     /// # Errors
-    /// As for [`new`](Self::new).
-    pub fn without_densities(s_data: Tensor<1>, s_noise: Tensor<2>) -> Result<Self, NoiseScoresError> {
-        let ([n], [rows, k]) = (s_data.dims(), s_noise.dims());
-        if n == 0 || k == 0 {
-            return Err(NoiseScoresError::Empty { n, k });
-        }
-        check_shape("s_noise", &[rows, k], &[n, k])?;
-        check_finite("s_data", &s_data.clone().reshape([n, 1]))?;
-        check_finite("s_noise", &s_noise)?;
-        let f32 = |t: Tensor<1>| t.cast(FloatDType::F32);
-        Ok(Self { s_data: f32(s_data), s_noise: s_noise.cast(FloatDType::F32), log_q: None })
+    /// [`NoiseScoresError`] unless it has one of these extents and is finite.
+    pub fn with_log_z(self, log_z: Tensor<1>) -> Result<Self, NoiseScoresError> {
+        let [given] = log_z.dims();
+        check_shape("log_z", &[given], &[if given == 1 { 1 } else { self.n() }])?;
+        check_finite("log_z", &log_z.clone().reshape([given, 1]))?;
+        Ok(Self { log_z: Some(log_z.cast(FloatDType::F32)), ..self })
     }
 
     /// Number of data samples.
@@ -103,22 +103,41 @@ impl NoiseScores {
         self.s_noise.dims()[1]
     }
 
-    /// The scores of the data, `[n, 1]`, and of the noise, `[n, k]`.
-    pub(crate) fn scores(self) -> (Tensor<2>, Tensor<2>) {
-        let n = self.n();
-        (self.s_data.reshape([n, 1]), self.s_noise)
+    /// `s − ln q` of the data, `[n, 1]`, and of the noise, `[n, k]`.
+    pub(crate) fn ratios(&self) -> (Tensor<2>, Tensor<2>) {
+        let data = self.s_data.clone() - self.log_q_data.clone();
+        (data.reshape([self.n(), 1]), self.s_noise.clone() - self.log_q_noise.clone())
     }
 
-    /// `s − ln q` of the data, `[n, 1]`, and of the noise, `[n, k]`; without densities, `s` itself.
-    pub(crate) fn ratios(self) -> (Tensor<2>, Tensor<2>) {
-        let n = self.n();
-        let log_q = self.log_q.clone();
-        let (data, noise) = self.scores();
-        match log_q {
+    /// The logits D of "this is data": of the data, `[n, 1]`, and of the noise, `[n, k]`.
+    pub(crate) fn logits(&self) -> (Tensor<2>, Tensor<2>) {
+        let (data, noise) = self.ratios();
+        let log_k = (self.k() as f64).ln();
+        let (data, noise) = (data.sub_scalar(log_k), noise.sub_scalar(log_k));
+        match self.log_z.clone() {
             None => (data, noise),
-            Some((of_data, of_noise)) => (data - of_data.reshape([n, 1]), noise - of_noise),
+            Some(log_z) => {
+                let [given] = log_z.dims();
+                let log_z = log_z.reshape([given, 1]); // [1 or n, 1]
+                (data - log_z.clone(), noise - log_z)
+            }
         }
     }
+}
+
+/// Scores `[n]` and `[n, k]` in f32.
+pub(crate) fn checked_scores(
+    s_data: Tensor<1>,
+    s_noise: Tensor<2>,
+) -> Result<(Tensor<1>, Tensor<2>), NoiseScoresError> {
+    let ([n], [rows, k]) = (s_data.dims(), s_noise.dims());
+    if n == 0 || k == 0 {
+        return Err(NoiseScoresError::Empty { n, k });
+    }
+    check_shape("s_noise", &[rows, k], &[n, k])?;
+    check_finite("s_data", &s_data.clone().reshape([n, 1]))?;
+    check_finite("s_noise", &s_noise)?;
+    Ok((s_data.cast(FloatDType::F32), s_noise.cast(FloatDType::F32)))
 }
 
 fn check_shape(what: &'static str, got: &[usize], want: &[usize]) -> Result<(), NoiseScoresError> {

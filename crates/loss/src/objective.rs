@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, ops::Range};
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 
 use crate::{
     Contrast, ContrastStats, Field, PairedViews, Partials, RowStatistics,
@@ -67,7 +67,7 @@ pub trait Objective: Debug + Send + Sync {
     /// The views may live on an autodiff device; the results do not. Waits for the device between the passes.
     fn contrast(&self, views: PairedViews) -> Contrast {
         let images = 0..views.n_images();
-        self.contrast_shard(views, images)
+        contrast_images(self, views, images)
     }
 
     /// The part of [`contrast`](Self::contrast) whose anchors show `images`: local rows against all columns.
@@ -75,25 +75,19 @@ pub trait Objective: Debug + Send + Sync {
     /// A batch that is cut over devices or machines gathers its embeddings, and each calls this with its own images. The
     /// losses are already divided by the number of all anchors: over a partition of the images, losses and gradients add up
     /// to those of the whole batch. Each gradient covers all rows, because an image is also a candidate elsewhere.
-    fn contrast_shard(&self, views: PairedViews, images: Range<usize>) -> Contrast {
-        let views = views.without_autodiff();
+    ///
+    /// In the diagnostics the loss is this share of the whole; what is said of anchors (InfoNCE, retrieval, clamping) is the mean
+    /// over these, and what is said of embeddings is of the whole batch.
+    ///
+    /// # Errors
+    /// [`ShardError`] unless `images` are some of the batch.
+    fn contrast_shard(&self, views: PairedViews, images: Range<usize>) -> Result<Contrast, ShardError> {
         let n_images = views.n_images();
-        let n_anchors = match self.field() {
-            Field::FirstToSecond => n_images,
-            Field::AllViews | Field::BothWays => 2 * n_images,
-        };
-        let roles = views.roles().clone();
-        let is_complete = roles.is_complete() && self.n_cancelled() == 0;
-        let unit = views.unit_rows();
-        let multipliers = Multipliers::new(self.multipliers());
-        let engine = Engine::new(unit.rows.clone(), images, self.field(), roles, self.temperature());
-        let contrasted = engine.run(&multipliers.all, self.n_cancelled(), n_anchors, |rows| self.partials(rows));
-        let stats = ContrastStats::new(&contrasted, &unit.rows, n_anchors, &multipliers, self.field(), is_complete);
-        let Contrasted { d_views, partials, .. } = contrasted;
-        let [d_z1, d_z2] = unit.gradient(d_views);
-        Contrast { d_z1, d_z2, anchor_losses: partials.losses, stats }
+        if images.start >= images.end || images.end > n_images {
+            return Err(ShardError { images, n_images });
+        }
+        Ok(contrast_images(self, views, images))
     }
-
     /// The loss in nats, `[1]`: the mean over the anchors. Differentiable once.
     ///
     /// The value and `dL/dz` are those of [`contrast`](Self::contrast); the graph holds one product per element of `z`.
@@ -102,7 +96,7 @@ pub trait Objective: Debug + Send + Sync {
         let contrast = self.contrast(views);
         let through = |z: Tensor<2>, d: Tensor<2>| {
             let d = if z.is_autodiff() { Tensor::from_inner(d) } else { d };
-            let product = (z * d).sum();
+            let product = (z * d).sum().cast(FloatDType::F32);
             // The value of the sum is taken away again, exactly; its slope stays.
             product.clone() - product.detach()
         };
@@ -115,9 +109,10 @@ pub trait Objective: Debug + Send + Sync {
         self.loss_at(n_images, 1.0)
     }
 
-    /// The loss of an ideal encoder on a batch of `n_images`, in nats: partners equal, other images orthogonal.
-    fn floor(&self, n_images: usize) -> f64 {
-        self.loss_at(n_images, 0.0)
+    /// The loss of an ideal encoder on a batch of `n_images`, in nats: partners equal, other images orthogonal. None where it
+    /// depends on the labels.
+    fn floor(&self, n_images: usize) -> Option<f64> {
+        (!self.is_supervised()).then(|| self.loss_at(n_images, 0.0))
     }
 
     /// The loss where partners coincide and all other cosines are `cosine`.
@@ -138,6 +133,46 @@ pub trait Objective: Debug + Send + Sync {
         );
         self.partials(&rows).losses[0]
     }
+}
+
+/// The contrast whose anchors show some of the images.
+fn contrast_images<O: Objective + ?Sized>(objective: &O, views: PairedViews, images: Range<usize>) -> Contrast {
+    let views = views.without_autodiff();
+    let n_images = views.n_images();
+    let n_anchors = match objective.field() {
+        Field::FirstToSecond => n_images,
+        Field::AllViews | Field::BothWays => 2 * n_images,
+    };
+    let roles = views.roles().clone();
+    // Labels are for those who learn from them; elsewhere they would only be in the way.
+    let roles = if objective.is_supervised() { roles } else { roles.without_labels() };
+    let is_complete = roles.is_complete() && objective.n_cancelled() == 0;
+    let unit = views.unit_rows();
+    let multipliers = Multipliers::new(objective.multipliers());
+    let engine = Engine::new(unit.rows.clone(), images, objective.field(), roles, objective.temperature());
+    let contrasted = engine.run(&multipliers.all, objective.n_cancelled(), n_anchors, |rows| objective.partials(rows));
+    let stats = ContrastStats::new(
+        &contrasted,
+        &unit.rows,
+        n_anchors,
+        &multipliers,
+        objective.field(),
+        is_complete,
+        objective.is_supervised(),
+    );
+    let Contrasted { d_views, partials, .. } = contrasted;
+    let [d_z1, d_z2] = unit.gradient(d_views);
+    Contrast { d_z1, d_z2, anchor_losses: partials.losses, stats }
+}
+
+/// Images that are not some of a batch.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a shard must be some of the {n_images} images of its batch, got {images:?}")]
+pub struct ShardError {
+    /// The images asked for.
+    pub images: Range<usize>,
+    /// Images of the batch.
+    pub n_images: usize,
 }
 
 /// The multipliers of a formula, and behind them 1, which the diagnostics read.

@@ -69,17 +69,29 @@ impl ObjectiveConfig {
     pub fn warning(&self) -> Option<String> {
         let (temperature, tau_plus) = self.bounded()?;
         let limit = clamp_limit(temperature, tau_plus);
-        // Trained partners reach cosines of 0.8 to 0.95.
-        (limit < 0.9).then(|| {
-            let most = (1.0 - (-temperature.recip()).exp()) / ((0.9 / temperature).exp() - (-temperature.recip()).exp());
-            format!(
-                "tau_plus = {tau_plus} with temperature = {temperature}: an anchor whose partner has a cosine above \
-                 {limit:.2} meets the bound of the estimate and gets no repulsion. Raise temperature (0.5 is usual), or lower \
-                 tau_plus to {most:.1e} or less"
-            )
-        })
+        if limit >= TRAINED_COSINE {
+            return None;
+        }
+        let warmer =
+            USUAL_TEMPERATURES.into_iter().find(|&t| t > temperature && clamp_limit(t, tau_plus) >= TRAINED_COSINE);
+        let raise = warmer.map(|t| format!("raise temperature to {t}, or ")).unwrap_or_default();
+        let least = (-temperature.recip()).exp();
+        let most = (1.0 - least) / ((TRAINED_COSINE / temperature).exp() - least);
+        // Rounded down, so that it can be followed.
+        let unit = 10_f64.powf(most.log10().floor() - 1.0);
+        let most = (most / unit).floor() * unit;
+        Some(format!(
+            "tau_plus = {tau_plus} with temperature = {temperature}: an anchor whose partner has a cosine above {limit:.2} meets \
+             the bound of the estimate and gets no repulsion; {raise}lower tau_plus to {most:.1e} or less"
+        ))
     }
 }
+
+/// What the cosines of trained partners reach.
+const TRAINED_COSINE: f64 = 0.9;
+
+/// Temperatures in use.
+const USUAL_TEMPERATURES: [f64; 6] = [0.1, 0.2, 0.3, 0.5, 0.7, 1.0];
 
 /// Whether a number is what its absence means.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -90,6 +102,7 @@ pub(crate) fn is_zero(n: &usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TauPlus;
 
     fn parse(text: &str) -> Result<ObjectiveConfig, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
@@ -126,6 +139,10 @@ mod tests {
         check(r#"{"kind": "nt_xent", "temperature": 0.2, "tau": 0.1}"#, "tau");
         check(r#"{"kind": "dcl", "temperature": 0.2}"#, "nt_xent");
         check(r#"{"temperature": 0.2}"#, "kind");
+        for tau_plus in [r#"{"classes": 10, "duplicate_rate": 0.5}"#, r#"{"class": 10}"#, r#"{"classes": 0}"#, r#""a""#]
+        {
+            check(&format!(r#"{{"kind": "debiased", "temperature": 0.2, "tau_plus": {tau_plus}}}"#), "{ classes = N }");
+        }
     }
 
     #[test]
@@ -134,7 +151,8 @@ mod tests {
             (r#"{"kind":"nt_xent","temperature":-1.0}"#, "-1"),
             (r#"{"kind":"sup_con","temperature":0.0}"#, "between 1e-6 and 1e6"),
             (r#"{"kind":"debiased","temperature":0.5,"tau_plus":1.0}"#, "tau_plus"),
-            (r#"{"kind":"debiased","temperature":0.5,"tau_plus":{"classes":0}}"#, "inf"),
+            (r#"{"kind":"debiased","temperature":0.5,"tau_plus":{"classes":1}}"#, "got 1"),
+            (r#"{"kind":"hard_negative","temperature":0.5,"tau_plus":0.1,"beta":1e9}"#, "1000000000"),
             (r#"{"kind":"debiased","temperature":0.5,"tau_plus":-0.1}"#, "-0.1"),
             (r#"{"kind":"hard_negative","temperature":0.5,"tau_plus":0.1,"beta":-1.0}"#, "beta"),
             (r#"{"kind":"hard_negative","temperature":0.5,"tau_plus":0.1,"beta":1.0,"final_beta":-2.0}"#, "-2"),
@@ -156,5 +174,27 @@ mod tests {
         assert_eq!(warning(r#"{"kind":"debiased","temperature":0.5,"tau_plus":0.1}"#), None);
         assert_eq!(warning(r#"{"kind":"debiased","temperature":0.1,"tau_plus":0.0}"#), None);
         assert_eq!(warning(r#"{"kind":"nt_xent","temperature":0.1}"#), None);
+
+        // Whoever follows the advice is not warned again.
+        for (temperature, tau_plus) in [(0.1, 0.1), (0.5, 0.2), (0.05, 0.01), (0.2, 0.05), (10.0, 0.6)] {
+            let of = |tau_plus: f64| {
+                let tau_plus = TauPlus::Given(tau_plus);
+                ObjectiveConfig::Debiased(DebiasedConfig { temperature, tau_plus, n_cancelled: 0 }).warning()
+            };
+            let text = of(tau_plus).expect("a warning");
+            let advice = text.rsplit("lower tau_plus to ").next().and_then(|rest| rest.split(' ').next());
+            assert_eq!(of(advice.and_then(|number| number.parse().ok()).expect("a number")), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn clamping_is_a_warning_from_a_tenth_on() {
+        let config = parse(r#"{"kind":"hard_negative","temperature":0.2,"tau_plus":0.1,"beta":1.0}"#).expect("valid");
+        let text = config.clamped_warning(0.75).expect("a warning");
+        assert!(
+            text.contains("75 %") && text.contains("temperature = 0.2") && text.contains("tau_plus = 0.1"),
+            "{text}"
+        );
+        assert_eq!(config.clamped_warning(0.05), None);
     }
 }

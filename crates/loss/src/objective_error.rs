@@ -20,7 +20,7 @@ pub enum ObjectiveError {
         got: f64,
     },
     /// The concentration on hard negatives is not a number from 0 on.
-    #[error("beta must be a finite number of at least 0, got {got}; usual values are 0.5 to 2")]
+    #[error("beta must be 0 or lie between 1e-6 and 1000, got {got}; usual values are 0.5 to 2")]
     Beta {
         /// The value given.
         got: f64,

@@ -119,7 +119,7 @@ impl PairedViews {
     /// Leaves the views of images with one id out of each other's candidates: copies of one picture, crops of one
     /// photograph, frames of one film, or pictures with one label.
     ///
-    /// An anchor left without any candidate has no loss and no gradient.
+    /// An anchor left without any candidate has no loss and no gradient. Ids that are given again replace the former.
     ///
     /// # Errors
     /// [`PairedViewsError::NotOnePerImage`].
@@ -142,7 +142,7 @@ impl PairedViews {
     /// Leaves out every candidate of which `left_out(anchor, candidate)` is true; it need not be so both ways.
     ///
     /// Views are numbered as the rows of `[z1; z2]`, from 0 to `2N − 1`. An anchor and its partner are not asked about.
-    /// The predicate is called for every pair, twice in a step: it should be fast.
+    /// The predicate is called for every other pair, once in each pass over the batch: it should be fast. Several add up.
     #[must_use]
     pub fn leaving_out(mut self, left_out: impl Fn(usize, usize) -> bool + Send + Sync + 'static) -> Self {
         self.roles = self.roles.with_left_out(Arc::new(left_out));

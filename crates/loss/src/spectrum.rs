@@ -72,11 +72,16 @@ fn matrix(rows: &Tensor<2>) -> DMatrix<f64> {
 
 fn shares(values: &[f64]) -> Vec<f64> {
     let sum: f64 = values.iter().sum();
-    values.iter().map(|value| value / sum).collect()
+    // Of nothing there are no shares.
+    if sum == 0.0 { Vec::new() } else { values.iter().map(|value| value / sum).collect() }
 }
 
 fn exp_entropy(shares: impl Iterator<Item = f64>) -> f64 {
-    shares.filter(|p| *p != 0.0).map(|p| -p * p.ln()).sum::<f64>().exp()
+    let mut shares = shares.filter(|p| *p != 0.0).peekable();
+    if shares.peek().is_none() {
+        return 0.0;
+    }
+    shares.map(|p| -p * p.ln()).sum::<f64>().exp()
 }
 
 /// The effective rank of the covariance of a step's unit rows; None where it would cost too much.
@@ -100,6 +105,15 @@ mod tests {
         assert!((spectrum.rank_me() - 5.0).abs() < 1e-4);
         // The mean takes one dimension away.
         assert!((Spectrum::centered(&eye).effective_rank_of_covariance() - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_fills_no_dimension() {
+        let spectrum = Spectrum::of(&Tensor::zeros([4, 3], &Device::flex()));
+        assert_eq!(
+            (spectrum.effective_rank(), spectrum.effective_rank_of_covariance(), spectrum.rank_me()),
+            (0.0, 0.0, 0.0)
+        );
     }
 
     #[test]

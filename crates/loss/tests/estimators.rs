@@ -1,6 +1,6 @@
 //! The classical estimators against golden data, each other and their own properties.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use proptest::{prelude::*, test_runner::RngSeed};
 use serde_json::Value;
 use twoview_loss::{
@@ -40,10 +40,10 @@ fn check(case: &Value) {
     let loss = if kind == "nce_binary" {
         let (q_data, q_noise) = (vector(&of("log_q_data"), &device), matrix(&of("log_q_noise"), k, &device));
         let scores = NoiseScores::new(s_data.clone(), s_noise.clone(), q_data, q_noise).expect("valid");
-        binary_nce(scores, log_z.clone())
+        binary_nce(scores.with_log_z(log_z.clone()).expect("finite"))
     } else {
         assert_eq!(kind, "negative_sampling");
-        negative_sampling(NoiseScores::without_densities(s_data.clone(), s_noise.clone()).expect("valid"))
+        negative_sampling(s_data.clone(), s_noise.clone()).expect("valid")
     };
 
     let (want, guidance) = (number(&case["loss"]), &case["f32_guidance"]);
@@ -100,18 +100,17 @@ proptest! {
         let s_noise = matrix(&noise, k, &device).require_grad();
         let pair = || NoiseScores::new(
             vector(&data, &device), s_noise.clone(), vector(&q_data, &device), matrix(&q_noise, k, &device),
-        ).expect("valid");
-        let log_z = || vector(&[c], &device);
+        ).and_then(|scores| scores.with_log_z(vector(&[c], &device))).expect("valid");
         let n = data.len() as f64;
         let d = |s: f64, q: f64| s - c - (k as f64).ln() - q;
         let of_data: f64 = data.iter().zip(&q_data).map(|(s, q)| softplus(-d(*s, *q))).sum();
         let of_noise: f64 = noise.iter().zip(&q_noise).map(|(s, q)| softplus(d(*s, *q))).sum();
         let want = (of_data + of_noise) / n;
-        let loss = binary_nce(pair(), log_z());
+        let loss = binary_nce(pair());
         check_near(&values(loss.clone()), &[want], 1e-5 * (1.0 + want), "binary NCE");
 
         // The weights of the noise are the slopes of the loss, and none can dominate.
-        let weights = values(noise_weights(pair(), log_z()));
+        let weights = values(noise_weights(pair()));
         prop_assert!(weights.iter().all(|weight| (0.0..=1.0).contains(weight)), "{weights:?}");
         let slopes: Vec<f64> = values(s_noise.grad(&loss.backward()).expect("tracked")).iter().map(|d| d * n).collect();
         check_near(&weights, &slopes, 1e-6, "weights");
@@ -133,10 +132,9 @@ proptest! {
             vector(&data, &device), matrix(&noise, k, &device),
             vector(&vec![uniform; data.len()], &device), matrix(&vec![uniform; noise.len()], k, &device),
         ).expect("valid");
-        let without =
-            NoiseScores::without_densities(vector(&data, &device), matrix(&noise, k, &device)).expect("valid");
-        let want = values(negative_sampling(without));
-        check_near(&values(binary_nce(with, vector(&[0.0], &device))), &want, 1e-5 * (1.0 + want[0]), "loss");
+        let without = negative_sampling(vector(&data, &device), matrix(&noise, k, &device)).expect("valid");
+        let want = values(without);
+        check_near(&values(binary_nce(with)), &want, 1e-5 * (1.0 + want[0]), "loss");
     }
 }
 
@@ -149,12 +147,40 @@ fn a_partition_may_be_one_or_one_per_context() {
         NoiseScores::new(data, noise, q_data, q_noise).expect("valid")
     };
     let per_context = vector(&[0.75, 0.75], &device).require_grad();
-    let loss = binary_nce(pair(), per_context.clone());
+    let loss = binary_nce(pair().with_log_z(per_context.clone()).expect("one per context"));
     let one = vector(&[0.75], &device).require_grad();
-    let same = binary_nce(pair(), one.clone());
+    let same = binary_nce(pair().with_log_z(one.clone()).expect("one"));
     assert_eq!(values(loss.clone()), values(same.clone()));
     let of_contexts: f64 = values(per_context.grad(&loss.backward()).expect("tracked")).iter().sum();
     check_near(&values(one.grad(&same.backward()).expect("tracked")), &[of_contexts], 1e-6, "the slopes add up");
+
+    let error = pair().with_log_z(vector(&[0.0; 3], &device)).expect_err("refused");
+    assert_eq!(error, NoiseScoresError::Shape { what: "log_z", want: vec![2], got: vec![3] });
+    let error = pair().with_log_z(vector(&[f64::NAN], &device)).expect_err("refused");
+    assert!(error.to_string().contains("log_z must be finite, got NaN"), "{error}");
+}
+
+#[test]
+fn half_precision_is_computed_in_f32() {
+    let device = Device::flex();
+    let numbers = [0.5, -1.0, 0.25, 2.0];
+    let of = |dtype: FloatDType| {
+        let (data, noise) = (vector(&numbers[..2], &device).cast(dtype), matrix(&numbers, 2, &device).cast(dtype));
+        let scores =
+            NoiseScores::new(data.clone(), noise.clone(), data.clone().neg(), noise.clone().neg()).expect("valid");
+        let scores = scores.with_log_z(data.clone()).expect("one per context");
+        let losses = [
+            binary_nce(scores.clone()),
+            ranking_nce(scores.clone()),
+            negative_sampling(data, noise).expect("valid"),
+            noise_weights(scores).sum(),
+        ];
+        losses.map(|loss| values(loss)[0])
+    };
+    // The numbers are exact in all of these types.
+    for dtype in [FloatDType::F16, FloatDType::BF16, FloatDType::F64] {
+        assert_eq!(of(dtype), of(FloatDType::F32), "{dtype:?}");
+    }
 }
 
 #[test]
@@ -162,11 +188,11 @@ fn what_cannot_be_compared_is_refused() {
     let device = Device::flex();
     let (one, two) = (vector(&[1.0], &device), vector(&[1.0, 2.0], &device));
     let noise = matrix(&[1.0, 2.0, 3.0, 4.0], 2, &device);
-    let error = NoiseScores::without_densities(one.clone(), noise.clone()).expect_err("refused");
+    let error = negative_sampling(one.clone(), noise.clone()).expect_err("refused");
     assert_eq!(error, NoiseScoresError::Shape { what: "s_noise", want: vec![1, 2], got: vec![2, 2] });
     let error = NoiseScores::new(two.clone(), noise.clone(), one, noise.clone()).expect_err("refused");
     assert!(error.to_string().contains("log_q_data must be [2], got [1]"), "{error}");
-    let error = NoiseScores::without_densities(two.clone(), Tensor::zeros([2, 0], &device)).expect_err("refused");
+    let error = negative_sampling(two.clone(), Tensor::zeros([2, 0], &device)).expect_err("refused");
     assert_eq!(error, NoiseScoresError::Empty { n: 2, k: 0 });
     let bad = matrix(&[1.0, 2.0, 3.0, f64::NEG_INFINITY], 2, &device);
     let error = NoiseScores::new(two.clone(), noise, two, bad).expect_err("a noise that cannot make its own sample");
@@ -192,8 +218,8 @@ fn in_batch_forms_are_the_estimators_on_the_batch() {
     let of = |corrected: bool| InBatchLogisticConfig { temperature, bias, corrected }.init(&device).expect("valid");
     let sampling = of(false);
     let biased = |s: &[f64]| s.iter().map(|s| s + bias).collect::<Vec<_>>();
-    let scores = NoiseScores::without_densities(vector(&biased(&data), &device), matrix(&biased(&noise), 2, &device));
-    let want = values(negative_sampling(scores.expect("valid")));
+    let want = negative_sampling(vector(&biased(&data), &device), matrix(&biased(&noise), 2, &device));
+    let want = values(want.expect("valid"));
     let loss = sampling.forward(views());
     check_near(&values(loss.clone()), &want, 1e-5, "negative sampling");
     let grads = loss.backward();
@@ -208,7 +234,8 @@ fn in_batch_forms_are_the_estimators_on_the_batch() {
         vector(&[log_q; 3], &device),
         matrix(&[log_q; 6], 2, &device),
     );
-    let want = values(binary_nce(scores.expect("valid"), vector(&[-bias], &device)));
+    let want =
+        values(binary_nce(scores.and_then(|scores| scores.with_log_z(vector(&[-bias], &device))).expect("valid")));
     check_near(&values(of(true).forward(views())), &want, 1e-5, "binary NCE");
 
     let apart = values(sampling.forward(views()))[0];

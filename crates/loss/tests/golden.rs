@@ -123,7 +123,7 @@ fn the_lines_agree() {
             (floor(n, temperature), "floor_orthogonal"),
             (simplex_floor(n, temperature), "floor_simplex"),
             (objective.chance(n), "chance"),
-            (objective.floor(n), "floor_orthogonal"),
+            (objective.floor(n).expect("no labels"), "floor_orthogonal"),
         ] {
             let want = number(&case["values"][want]);
             assert!((got - want).abs() <= 1e-12 * (1.0 + want), "{}: got {got}, want {want}", case["name"]);

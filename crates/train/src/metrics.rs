@@ -17,10 +17,10 @@ pub struct StepMetrics {
     pub step: u64,
     /// Passes through the data, this step included.
     pub epoch: f64,
-    /// The loss of an encoder that tells nothing apart, in nats: `ln(2N − 1)`.
+    /// The loss of an encoder that tells nothing apart, in nats: `ln(2N − 1)` for most objectives.
     pub chance: f64,
-    /// The loss of a perfect encoder whose other pictures are orthogonal, in nats.
-    pub floor: f64,
+    /// The loss of a perfect encoder whose other pictures are orthogonal, in nats; null where it depends on labels.
+    pub floor: Option<f64>,
     /// Loss and diagnostics of the batch, each a key of its own.
     #[serde(flatten)]
     pub contrast: ContrastStats,
@@ -122,7 +122,7 @@ mod tests {
             step,
             epoch: 0.5,
             chance: 2.0,
-            floor: 0.5,
+            floor: Some(0.5),
             contrast: NtXentConfig::new(0.5).init().unwrap().contrast(views).stats,
             lr: 0.1,
             gradient_norm: 1.0,

@@ -84,7 +84,9 @@ impl Portable<'_> {
         let mut left_out = vec![false; rows.len() * n_columns];
         for ((row, anchor), out) in rows.clone().enumerate().zip(left_out.chunks_exact_mut(n_columns)) {
             for (column, (out, other)) in out.iter_mut().zip(grid.columns.clone()).enumerate() {
-                let said = self.roles.left_out().is_some_and(|left_out| left_out(anchor, other));
+                let sources = self.roles.sources();
+                let said = sources[anchor] != sources[other]
+                    && self.roles.left_out().is_some_and(|left_out| left_out(anchor, other));
                 *out = said
                     || logits.as_ref().is_some_and(|logits| {
                         let logit = logits[row * n_columns + column];

@@ -53,14 +53,23 @@ impl Roles {
         self
     }
 
+    /// Forgets the labels.
+    pub(crate) fn without_labels(self) -> Self {
+        Self { labels: None, ..self }
+    }
+
     /// Makes the views of images with the anchor's label its positives. `labels` are one per image.
     pub(crate) fn with_labels(self, labels: &[u64]) -> Self {
         Self { labels: Some(keys(labels).0), ..self }
     }
 
-    /// Leaves out what `left_out` says of (anchor, candidate).
-    pub(crate) fn with_left_out(self, left_out: LeftOut) -> Self {
-        Self { left_out: Some(left_out), ..self }
+    /// Leaves out what `left_out` says of (anchor, candidate), besides what is left out already.
+    pub(crate) fn with_left_out(mut self, left_out: LeftOut) -> Self {
+        self.left_out = Some(match self.left_out {
+            None => left_out,
+            Some(before) => Arc::new(move |anchor, candidate| before(anchor, candidate) || left_out(anchor, candidate)),
+        });
+        self
     }
 
     pub(crate) fn n_images(&self) -> usize {
@@ -126,7 +135,7 @@ impl Roles {
         }
         if let Some(left_out) = &self.left_out {
             for (out, candidate) in out.iter_mut().zip(candidates.clone()) {
-                if left_out(anchor, candidate) {
+                if self.sources[candidate] != key && left_out(anchor, candidate) {
                     *out = f32::NEG_INFINITY;
                 }
             }
