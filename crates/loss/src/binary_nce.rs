@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::{NoiseScores, NoiseScoresError, noise_scores::checked_scores};
+use crate::NoiseScores;
 
 /// Binary noise-contrastive estimation: logistic regression of data against noise, for a model that need not sum to 1.
 ///
@@ -54,63 +54,6 @@ pub fn binary_nce(scores: NoiseScores) -> Tensor<1> {
     logistic(data, noise)
 }
 
-/// Negative sampling: the logistic loss of word2vec, which asks for neither the noise's density nor a partition.
-///
-/// ```text
-/// L = 1/n · Σ_i [ softplus(−s(data_i)) + Σ_j softplus(s(noise_ij)) ]
-/// ```
-/// This is [`binary_nce`] with `ln Z = 0` and `ln(k·q) = 0`: of a uniform noise over k outcomes it is the same. For any
-/// other noise its optimum is not the data's log-density but `s = ln p(data) − ln q − ln k`, which with the
-/// product of the marginals as noise is the pointwise mutual information less `ln k`.
-///
-/// # Shapes
-/// - `s_data`: `[n]`, `s_noise`: `[n, k]`
-/// - returns: `[1]`, in nats
-///
-/// # Conventions
-/// Sum over the noise samples, mean over the data samples.
-///
-/// # Errors
-/// [`NoiseScoresError`] unless the extents fit, `n ≥ 1`, `k ≥ 1` and all numbers are finite.
-///
-/// # Cost
-/// `O(n·k)` time and memory.
-///
-/// # Source
-/// Mikolov et al., *Distributed Representations of Words and Phrases and their Compositionality*, NeurIPS 2013, eq. (4). Levy and
-/// Goldberg, *Neural Word Embedding as Implicit Matrix Factorization*, NeurIPS 2014, for the optimum.
-pub fn negative_sampling(s_data: Tensor<1>, s_noise: Tensor<2>) -> Result<Tensor<1>, NoiseScoresError> {
-    let (data, noise) = checked_scores(s_data, s_noise)?;
-    let [n] = data.dims();
-    Ok(logistic(data.reshape([n, 1]), noise))
-}
-
-/// Ranking NCE: the data sample has to be found among the noise samples; the partition cancels.
-///
-/// ```text
-/// L = 1/n · Σ_i softplus( ln Σ_j e^{r(noise_ij)} − r(data_i) )        r = s − ln q
-/// ```
-/// The importance-weighted softmax over `k + 1` candidates. It needs no `ln Z`, and for conditional models it is
-/// consistent without assuming that one constant normalizes every context. With negatives from the batch as noise it
-/// is [`crate::InfoNce`].
-///
-/// # Shapes
-/// - `scores`: n data samples and k noise samples for each
-/// - returns: `[1]`, in nats. A model equal to the noise scores `ln(k + 1)`.
-///
-/// # Cost
-/// `O(n·k)` time and memory.
-///
-/// # Source
-/// Ma and Collins, *Noise Contrastive Estimation and Negative Sampling for Conditional Models: Consistency and Statistical
-/// Efficiency*, EMNLP 2018, eq. (3). <https://arxiv.org/abs/1809.01812>; Jozefowicz et al. 2016.
-pub fn ranking_nce(scores: NoiseScores) -> Tensor<1> {
-    let (data, noise) = scores.ratios();
-    let hardest = noise.clone().detach().max_dim(1);
-    let log_sum = (noise - hardest.clone()).exp().sum_dim(1).log() + hardest;
-    activation::softplus(log_sum - data, 1.0).mean()
-}
-
 /// The weights `σ(D)` of the noise samples in the gradient of [`binary_nce`], `[n, k]`, each in `[0, 1]`.
 ///
 /// Their mean says how well noise is told from data: near `1/(k + 1)` not at all, near 0 so easily that little is learned.
@@ -119,6 +62,6 @@ pub fn noise_weights(scores: NoiseScores) -> Tensor<2> {
 }
 
 /// `softplus(−data)` and the sum of `softplus(noise)`, per data sample, averaged.
-fn logistic(data: Tensor<2>, noise: Tensor<2>) -> Tensor<1> {
+pub(crate) fn logistic(data: Tensor<2>, noise: Tensor<2>) -> Tensor<1> {
     (activation::softplus(data.neg(), 1.0) + activation::softplus(noise, 1.0).sum_dim(1)).mean()
 }

@@ -145,7 +145,8 @@ fn check_shape(what: &'static str, got: &[usize], want: &[usize]) -> Result<(), 
 }
 
 fn check_finite(what: &'static str, values: &Tensor<2>) -> Result<(), NoiseScoresError> {
-    let values = values.clone().without_autodiff();
+    // As f32, in which everything is computed.
+    let values = values.clone().without_autodiff().cast(FloatDType::F32);
     if values.clone().is_finite().all().into_scalar::<bool>() {
         return Ok(());
     }

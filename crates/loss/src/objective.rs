@@ -88,6 +88,7 @@ pub trait Objective: Debug + Send + Sync {
         }
         Ok(contrast_images(self, views, images))
     }
+
     /// The loss in nats, `[1]`: the mean over the anchors. Differentiable once.
     ///
     /// The value and `dL/dz` are those of [`contrast`](Self::contrast); the graph holds one product per element of `z`.
@@ -96,7 +97,7 @@ pub trait Objective: Debug + Send + Sync {
         let contrast = self.contrast(views);
         let through = |z: Tensor<2>, d: Tensor<2>| {
             let d = if z.is_autodiff() { Tensor::from_inner(d) } else { d };
-            let product = (z * d).sum().cast(FloatDType::F32);
+            let product = (z.cast(FloatDType::F32) * d.cast(FloatDType::F32)).sum();
             // The value of the sum is taken away again, exactly; its slope stays.
             product.clone() - product.detach()
         };
@@ -106,33 +107,32 @@ pub trait Objective: Debug + Send + Sync {
 
     /// The loss of a collapsed encoder on a batch of `n_images`, in nats: all cosines are 1.
     fn chance(&self, n_images: usize) -> f64 {
-        self.loss_at(n_images, 1.0)
+        loss_at(self, n_images, 1.0)
     }
 
     /// The loss of an ideal encoder on a batch of `n_images`, in nats: partners equal, other images orthogonal. None where it
     /// depends on the labels.
     fn floor(&self, n_images: usize) -> Option<f64> {
-        (!self.is_supervised()).then(|| self.loss_at(n_images, 0.0))
+        (!self.is_supervised()).then(|| loss_at(self, n_images, 0.0))
     }
+}
 
-    /// The loss where partners coincide and all other cosines are `cosine`.
-    #[doc(hidden)]
-    fn loss_at(&self, n_images: usize, cosine: f64) -> f64 {
-        let n_candidates = match self.field() {
-            Field::AllViews => 2 * n_images - 2,
-            Field::FirstToSecond | Field::BothWays => n_images - 1,
-        };
-        let n_candidates = n_candidates.saturating_sub(self.n_cancelled()).max(1);
-        let inv_temperature = self.temperature().recip();
-        let rows = RowStatistics::uniform(
-            inv_temperature,
-            cosine * inv_temperature,
-            n_candidates as u64,
-            &self.multipliers(),
-            inv_temperature,
-        );
-        self.partials(&rows).losses[0]
-    }
+/// The loss where partners coincide and all other cosines are `cosine`.
+fn loss_at<O: Objective + ?Sized>(objective: &O, n_images: usize, cosine: f64) -> f64 {
+    let n_candidates = match objective.field() {
+        Field::AllViews => 2 * n_images - 2,
+        Field::FirstToSecond | Field::BothWays => n_images - 1,
+    };
+    let n_candidates = n_candidates.saturating_sub(objective.n_cancelled()).max(1);
+    let inv_temperature = objective.temperature().recip();
+    let rows = RowStatistics::uniform(
+        inv_temperature,
+        cosine * inv_temperature,
+        n_candidates as u64,
+        &objective.multipliers(),
+        inv_temperature,
+    );
+    objective.partials(&rows).losses[0]
 }
 
 /// The contrast whose anchors show some of the images.

@@ -107,7 +107,8 @@ impl PairedViews {
             let (z1, z2) = (format!("{:?}", z1.device()), format!("{:?}", z2.device()));
             return Err(PairedViewsError::DevicesDiffer { z1, z2 });
         }
-        let are_finite = |z: &Tensor<2>| z.clone().without_autodiff().is_finite().all();
+        // As f32, in which everything is computed: a larger type holds numbers that are finite there only.
+        let are_finite = |z: &Tensor<2>| z.clone().without_autodiff().cast(FloatDType::F32).is_finite().all();
         if !are_finite(&z1).bool_and(are_finite(&z2)).into_scalar::<bool>() {
             return Err(first_not_finite(&z1, 1)
                 .or_else(|| first_not_finite(&z2, 2))

@@ -457,6 +457,13 @@ fn what_is_no_number_is_refused_with_its_place() {
 }
 
 #[test]
+fn what_f32_cannot_hold_is_refused() {
+    let large = Tensor::<2>::full([2, 2], 1.0, &Device::flex()).cast(FloatDType::F64).mul_scalar(1e300);
+    let error = PairedViews::new(large.clone(), large).expect_err("refused");
+    assert!(matches!(error, PairedViewsError::NotFinite { view: 1, row: 0, column: 0, .. }), "{error}");
+}
+
+#[test]
 fn what_is_known_must_be_known_of_every_image() {
     let views =
         || PairedViews::new(tensor(&eye(3), &Device::flex()), tensor(&eye(3), &Device::flex())).expect("paired");
