@@ -298,7 +298,7 @@ pub(crate) struct BenchStepArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchLossArgs {
-    /// nt_xent, info_nce, debiased, hard_negative, decoupled, decoupled_weighted or sup_con
+    /// nt_xent, info_nce, debiased, hard_negative, decoupled, decoupled_weighted, sup_con or in_batch_logistic
     #[arg(long, default_value = "nt_xent")]
     pub(crate) objective: String,
     /// Pictures; each has two embeddings

@@ -176,6 +176,7 @@ fn usual(kind: &str, temperature: f64) -> Result<ObjectiveConfig, Failure> {
         "info_nce" => json!({ "both_ways": true }),
         "debiased" => json!({ "tau_plus": 0.1 }),
         "hard_negative" => json!({ "tau_plus": 0.1, "beta": 1.0 }),
+        "in_batch_logistic" => json!({ "bias": -10.0 }),
         "decoupled_weighted" => json!({ "sigma": 0.5, "detach_weight": true }),
         _ => json!({}),
     };

@@ -19,19 +19,24 @@ use figure::{Axes, Figure, Line, draw};
 
 pub(crate) const VOCABULARIES: [usize; 5] = [1_000, 4_000, 16_000, 64_000, 256_000];
 
-const CONTEXTS: usize = 64;
+pub(crate) const CONTEXTS: usize = 64;
 const DIMS: usize = 64;
 pub(crate) const NOISE_SAMPLES: usize = 16;
-
-/// Multiplications of one step: with a softmax, and with NCE.
-pub(crate) fn multiplications(vocabulary: usize) -> [usize; 2] {
-    [vocabulary, NOISE_SAMPLES + 1].map(|visited| 3 * CONTEXTS * visited * DIMS)
-}
 
 /// Losses of one step, and how long loss and gradient took in milliseconds: the least of five.
 pub(crate) struct Timed {
     pub(crate) softmax: (f64, f64),
     pub(crate) nce: (f64, f64),
+    /// Scores that were computed, and rows of the output matrix that got a gradient: with a softmax, and with NCE.
+    pub(crate) scores: [usize; 2],
+    pub(crate) rows: [usize; 2],
+}
+
+impl Timed {
+    /// Multiplications: every score takes d forward and twice as many back.
+    pub(crate) fn multiplications(&self) -> [usize; 2] {
+        self.scores.map(|scores| 3 * scores * DIMS)
+    }
 }
 
 fn numbers(values: &[usize], device: &Device) -> Tensor<1, Int> {
@@ -59,12 +64,16 @@ pub(crate) fn run(vocabulary: usize) -> Timed {
         }
         least
     };
+    let (mut scores_of, mut rows_of) = ([0; 2], [0; 2]);
+    let rows_with = |grad: Option<Tensor<2>>| grad.map_or(0, |grad| grad.dims()[0]);
     let softmax = least(&mut || {
         let (h, w) = (with_graph(contexts.clone()), with_graph(table.clone()));
         let log_shares = activation::log_softmax(h.clone().matmul(w.clone().transpose()), 1);
+        scores_of[0] = log_shares.shape().num_elements();
         let loss = log_shares.gather(1, numbers(&targets, &device).reshape([CONTEXTS, 1])).mean().neg();
         let grads = loss.backward();
-        std::hint::black_box((h.grad(&grads), w.grad(&grads)));
+        std::hint::black_box(h.grad(&grads));
+        rows_of[0] = rows_with(w.grad(&grads));
         f64::from(loss.into_scalar::<f32>())
     });
     let nce = least(&mut || {
@@ -75,6 +84,7 @@ pub(crate) fn run(vocabulary: usize) -> Timed {
         let s_data = (h.clone() * of_data.clone()).sum_dim(1).squeeze_dim::<1>(1);
         let by_context = of_noise.clone().reshape([CONTEXTS, NOISE_SAMPLES, DIMS]);
         let s_noise = (by_context * h.clone().unsqueeze_dim::<3>(1)).sum_dim(2).squeeze_dim::<2>(2);
+        scores_of[1] = s_data.shape().num_elements() + s_noise.shape().num_elements();
         let log_q = noise.log_density(&0);
         let scores = NoiseScores::new(
             s_data,
@@ -86,20 +96,22 @@ pub(crate) fn run(vocabulary: usize) -> Timed {
         let log_z = Tensor::full([1], (vocabulary as f64).ln(), &device);
         let loss = binary_nce(scores.and_then(|scores| scores.with_log_z(log_z)).expect("finite"));
         let grads = loss.backward();
-        std::hint::black_box((h.grad(&grads), of_data.grad(&grads), of_noise.grad(&grads)));
+        std::hint::black_box(h.grad(&grads));
+        rows_of[1] = rows_with(of_data.grad(&grads)) + rows_with(of_noise.grad(&grads));
         f64::from(loss.into_scalar::<f32>())
     });
-    Timed { softmax, nce }
+    Timed { softmax, nce, scores: scores_of, rows: rows_of }
 }
 
 fn main() {
-    println!("words    multiplications        milliseconds");
-    println!("         softmax      NCE       softmax      NCE");
+    println!("words    multiplications    rows with a gradient    milliseconds");
+    println!("         softmax      NCE     softmax      NCE       softmax      NCE");
     let mut lines = [Line::new("full softmax", []), Line::new("NCE with 16 noise samples", [])];
     for vocabulary in VOCABULARIES {
-        let [full, sampled] = multiplications(vocabulary);
-        let Timed { softmax, nce } = run(vocabulary);
-        println!("{vocabulary:7}  {full:.1e}  {sampled:.1e}  {:10.2}  {:10.2}", softmax.1, nce.1);
+        let step = run(vocabulary);
+        let [full, sampled] = step.multiplications();
+        let Timed { softmax, nce, rows: [all, visited], .. } = step;
+        println!("{vocabulary:7}  {full:.1e}  {sampled:.1e}  {all:10}  {visited:7}  {:12.2}  {:7.2}", softmax.1, nce.1);
         for (line, (_, ms)) in lines.iter_mut().zip([softmax, nce]) {
             line.points.push((vocabulary as f64, ms));
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use crate::{Field, engine::Contrasted, objective::Multipliers, spectrum::effective_rank};
+use crate::{Field, RowStatistics, engine::Contrasted, objective::Multipliers, spectrum::effective_rank};
 
 /// A partner counts as retrieved only if its cosine leads by more than rounding; on exact ties it is not.
 const RETRIEVAL_MARGIN: f64 = 1e-6;
@@ -23,6 +23,9 @@ pub struct Contrast {
     pub d_z2: Tensor<2>,
     /// Loss of every anchor, in nats: those of the first views, then those of the second.
     pub anchor_losses: Vec<f64>,
+    /// What the engine said of every anchor; its log-sum-exps are those the objective reads, and behind them that of `g = 1`
+    /// where it is not among these.
+    pub rows: RowStatistics,
     /// The loss and the diagnostics.
     pub stats: ContrastStats,
 }

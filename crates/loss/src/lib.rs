@@ -26,8 +26,8 @@
 //! ```
 //!
 //! The classical estimators stand beside the contrastive ones, as functions of scores: [`binary_nce`] with a learned, fixed or
-//! per-context partition, [`ranking_nce`], [`negative_sampling`], and [`InBatchLogistic`], which takes its noise from the
-//! batch. Any [`Noise`] that can be sampled and tells its density will do.
+//! per-context partition, [`ranking_nce`], [`negative_sampling`]. The objectives [`InBatchLogistic`] and [`InfoNce`] are
+//! these with the batch as noise. Any [`Noise`] that can be sampled and tells its density will do.
 //!
 //! This crate never sees an image or an encoder, and everything runs on the device its tensors live on.
 
@@ -40,6 +40,7 @@ mod gradient_noise;
 mod hard_negative;
 mod in_batch_logistic;
 mod info_nce;
+mod learned_in_batch_logistic;
 mod negative_sampling;
 mod noise;
 mod noise_scores;
@@ -58,11 +59,12 @@ pub use binary_nce::{binary_nce, noise_weights};
 pub use contrast::{Collapse, Contrast, ContrastStats};
 pub use debiased::{Debiased, DebiasedConfig, clamp_limit};
 pub use decoupled::{Decoupled, DecoupledConfig, DecoupledWeightedConfig};
-pub use engine::{Field, Partials, RowStatistics};
+pub use engine::{Field, LogisticSums, Partials, RowStatistics};
 pub use gradient_noise::{GradientNoise, GradientNoiseError};
 pub use hard_negative::{HardNegative, HardNegativeConfig};
 pub use in_batch_logistic::{InBatchLogistic, InBatchLogisticConfig};
 pub use info_nce::{InfoNce, InfoNceConfig};
+pub use learned_in_batch_logistic::LearnedInBatchLogistic;
 pub use negative_sampling::negative_sampling;
 pub use noise::{Categorical, CategoricalError, Noise};
 pub use noise_scores::{NoiseScores, NoiseScoresError};

@@ -38,6 +38,13 @@ pub trait Objective: Debug + Send + Sync {
         vec![1.0]
     }
 
+    /// The bias b of the logistic sums `Σ softplus(x + b)` over the candidates that the formula reads on a batch of
+    /// `n_images`; None if it reads none.
+    fn logistic_bias(&self, n_images: usize) -> Option<f64> {
+        let _ = n_images;
+        None
+    }
+
     /// Losses and partial derivatives of all anchors. `rows.log_sums` begins with those of
     /// [`multipliers`](Self::multipliers), in their order.
     fn partials(&self, rows: &RowStatistics) -> Partials;
@@ -95,13 +102,7 @@ pub trait Objective: Debug + Send + Sync {
     fn forward(&self, views: PairedViews) -> Tensor<1> {
         let [z1, z2] = views.tensors();
         let contrast = self.contrast(views);
-        let through = |z: Tensor<2>, d: Tensor<2>| {
-            let d = if z.is_autodiff() { Tensor::from_inner(d) } else { d };
-            let product = (z.cast(FloatDType::F32) * d.cast(FloatDType::F32)).sum();
-            // The value of the sum is taken away again, exactly; its slope stays.
-            product.clone() - product.detach()
-        };
-        let slope = through(z1, contrast.d_z1) + through(z2, contrast.d_z2);
+        let slope = sloped(z1, contrast.d_z1) + sloped(z2, contrast.d_z2);
         slope.add_scalar(contrast.stats.loss)
     }
 
@@ -117,6 +118,14 @@ pub trait Objective: Debug + Send + Sync {
     }
 }
 
+/// Zero, whose gradient at `x` is `d`.
+pub(crate) fn sloped<const D: usize>(x: Tensor<D>, d: Tensor<D>) -> Tensor<1> {
+    let d = if x.is_autodiff() { Tensor::from_inner(d) } else { d };
+    let product = (x.cast(FloatDType::F32) * d.cast(FloatDType::F32)).sum();
+    // The value of the sum is taken away again, exactly; its slope stays.
+    product.clone() - product.detach()
+}
+
 /// The loss where partners coincide and all other cosines are `cosine`.
 fn loss_at<O: Objective + ?Sized>(objective: &O, n_images: usize, cosine: f64) -> f64 {
     let n_candidates = match objective.field() {
@@ -130,6 +139,7 @@ fn loss_at<O: Objective + ?Sized>(objective: &O, n_images: usize, cosine: f64) -
         cosine * inv_temperature,
         n_candidates as u64,
         &objective.multipliers(),
+        objective.logistic_bias(n_images),
         inv_temperature,
     );
     objective.partials(&rows).losses[0]
@@ -150,7 +160,9 @@ fn contrast_images<O: Objective + ?Sized>(objective: &O, views: PairedViews, ima
     let unit = views.unit_rows();
     let multipliers = Multipliers::new(objective.multipliers());
     let engine = Engine::new(unit.rows.clone(), images, objective.field(), roles, objective.temperature());
-    let contrasted = engine.run(&multipliers.all, objective.n_cancelled(), n_anchors, |rows| objective.partials(rows));
+    let bias = objective.logistic_bias(n_images);
+    let contrasted =
+        engine.run(&multipliers.all, bias, objective.n_cancelled(), n_anchors, |rows| objective.partials(rows));
     let stats = ContrastStats::new(
         &contrasted,
         &unit.rows,
@@ -160,9 +172,9 @@ fn contrast_images<O: Objective + ?Sized>(objective: &O, views: PairedViews, ima
         is_complete,
         objective.is_supervised(),
     );
-    let Contrasted { d_views, partials, .. } = contrasted;
+    let Contrasted { d_views, partials, statistics } = contrasted;
     let [d_z1, d_z2] = unit.gradient(d_views);
-    Contrast { d_z1, d_z2, anchor_losses: partials.losses, stats }
+    Contrast { d_z1, d_z2, anchor_losses: partials.losses, rows: statistics, stats }
 }
 
 /// Images that are not some of a batch.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DebiasedConfig, DecoupledConfig, DecoupledWeightedConfig, HardNegativeConfig, InfoNceConfig, NtXentConfig,
-    Objective, ObjectiveError, SupConConfig, clamp_limit,
+    DebiasedConfig, DecoupledConfig, DecoupledWeightedConfig, HardNegativeConfig, InBatchLogisticConfig, InfoNceConfig,
+    NtXentConfig, Objective, ObjectiveError, SupConConfig, clamp_limit,
 };
 
 /// Selects an objective, e.g. `{ kind = "debiased", temperature = 0.5, tau_plus = 0.1 }`.
@@ -26,6 +26,8 @@ pub enum ObjectiveConfig {
     DecoupledWeighted(DecoupledWeightedConfig),
     /// With labels, [`crate::SupCon`].
     SupCon(SupConConfig),
+    /// Every pair by itself, [`crate::InBatchLogistic`].
+    InBatchLogistic(InBatchLogisticConfig),
 }
 
 impl ObjectiveConfig {
@@ -42,6 +44,7 @@ impl ObjectiveConfig {
             Self::Decoupled(config) => Box::new(config.init()?),
             Self::DecoupledWeighted(config) => Box::new(config.init()?),
             Self::SupCon(config) => Box::new(config.init()?),
+            Self::InBatchLogistic(config) => Box::new(config.init()?),
         })
     }
 
@@ -122,6 +125,8 @@ mod tests {
             r#"{"kind":"decoupled","temperature":0.1}"#,
             r#"{"kind":"decoupled_weighted","temperature":0.1,"sigma":0.5,"detach_weight":true}"#,
             r#"{"kind":"sup_con","temperature":0.1}"#,
+            r#"{"kind":"in_batch_logistic","temperature":0.1,"bias":-10.0}"#,
+            r#"{"kind":"in_batch_logistic","temperature":0.1,"bias":-5.0,"corrected":true}"#,
         ] {
             let config = parse(text).expect(text);
             assert_eq!(serde_json::to_string(&config).expect("serializes"), text);
@@ -156,6 +161,7 @@ mod tests {
             (r#"{"kind":"debiased","temperature":0.5,"tau_plus":-0.1}"#, "-0.1"),
             (r#"{"kind":"hard_negative","temperature":0.5,"tau_plus":0.1,"beta":-1.0}"#, "beta"),
             (r#"{"kind":"hard_negative","temperature":0.5,"tau_plus":0.1,"beta":1.0,"final_beta":-2.0}"#, "-2"),
+            (r#"{"kind":"in_batch_logistic","temperature":0.1,"bias":-1e7}"#, "-10000000"),
             (r#"{"kind":"decoupled_weighted","temperature":0.1,"sigma":0.0,"detach_weight":true}"#, "sigma"),
         ] {
             let error = parse(text).expect(text).init().expect_err(text).to_string();

@@ -31,8 +31,8 @@ pub enum ObjectiveError {
         /// The value given.
         got: f64,
     },
-    /// The bias is not a number.
-    #[error("bias must be a finite number, got {got}; -10 is usual with a temperature of 0.1")]
+    /// The bias is not a number in the supported range.
+    #[error("bias must lie between -1e6 and 1e6, got {got}; -10 is usual with a temperature of 0.1")]
     Bias {
         /// The value given.
         got: f64,

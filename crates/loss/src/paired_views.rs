@@ -19,7 +19,8 @@ const NORM_FLOOR: f32 = 1e-12;
 /// A row below that floor has no direction and gets no gradient. The derivative of the formula there is 1e12 times
 /// that of a unit row, mostly rounding noise, and one step along it would wreck the weights.
 ///
-/// Losses are computed in f32 whatever the float type of the tensors, and gradients come back in that type.
+/// Losses are computed in f32 whatever the float type of the tensors, and gradients come back in that type; in f16 they
+/// end at ±65,504.
 ///
 /// What is known of the images can be said too, and every objective heeds it: [`with_sources`](Self::with_sources) and
 /// [`leaving_out`](Self::leaving_out) name false negatives, [`with_labels`](Self::with_labels) names positives.
@@ -222,6 +223,13 @@ impl PairedViews {
     }
 }
 
+/// The gradient in the float type of its embeddings. Those of f16, whose rows can be as short as 1e-7, have gradients
+/// beyond that type: they become its largest number, which is a step in the right direction, and not infinite.
+fn as_type(d_z: Tensor<2>, dtype: DType) -> Tensor<2> {
+    const LARGEST_F16: f32 = 65_504.0;
+    if dtype == DType::F16 { d_z.clamp(-LARGEST_F16, LARGEST_F16).cast(dtype) } else { d_z.cast(dtype) }
+}
+
 fn first_not_finite(z: &Tensor<2>, view: usize) -> Option<PairedViewsError> {
     let [_, n_dims] = z.dims();
     let data = z.clone().into_data();
@@ -260,7 +268,7 @@ impl UnitRows {
             }
         };
         let [dtype1, dtype2] = self.dtypes;
-        [d_z.clone().narrow(0, 0, n_images).cast(dtype1), d_z.narrow(0, n_images, n_images).cast(dtype2)]
+        [as_type(d_z.clone().narrow(0, 0, n_images), dtype1), as_type(d_z.narrow(0, n_images, n_images), dtype2)]
     }
 }
 

@@ -1,11 +1,14 @@
 //! The classical estimators against golden data, each other and their own properties.
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::{
+    module::Param,
+    tensor::{Device, FloatDType, Tensor, TensorData},
+};
 use proptest::{prelude::*, test_runner::RngSeed};
 use serde_json::Value;
 use twoview_loss::{
-    InBatchLogisticConfig, NoiseScores, NoiseScoresError, PairedViews, binary_nce, negative_sampling, noise_weights,
-    ranking_nce,
+    InBatchLogisticConfig, NoiseScores, NoiseScoresError, Objective, PairedViews, binary_nce, negative_sampling,
+    noise_weights, ranking_nce,
 };
 
 mod support;
@@ -215,7 +218,10 @@ fn in_batch_forms_are_the_estimators_on_the_batch() {
     let noise: Vec<f64> = (0..3).flat_map(|i| others(i).map(move |k| (i, k))).map(|(i, k)| scaled(i, k)).collect();
     let views = || PairedViews::new(tensor(&z1, &device), tensor(&z2, &device)).expect("paired");
 
-    let of = |corrected: bool| InBatchLogisticConfig { temperature, bias, corrected }.init(&device).expect("valid");
+    let of = |corrected: bool| {
+        let config = InBatchLogisticConfig { corrected, ..InBatchLogisticConfig::new(temperature, bias) };
+        config.init_learned(&device).expect("valid")
+    };
     let sampling = of(false);
     let biased = |s: &[f64]| s.iter().map(|s| s + bias).collect::<Vec<_>>();
     let want = negative_sampling(vector(&biased(&data), &device), matrix(&biased(&noise), 2, &device));
@@ -223,9 +229,15 @@ fn in_batch_forms_are_the_estimators_on_the_batch() {
     let loss = sampling.forward(views());
     check_near(&values(loss.clone()), &want, 1e-5, "negative sampling");
     let grads = loss.backward();
-    for parameter in [&sampling.log_scale, &sampling.bias] {
-        assert!(values(parameter.val().grad(&grads).expect("tracked"))[0] != 0.0);
-    }
+    let slope_of = |parameter: &Param<Tensor<1>>| values(parameter.val().grad(&grads).expect("tracked"))[0];
+    let at = |log_scale: f64, bias: f64| {
+        let config = InBatchLogisticConfig::new(temperature / log_scale.exp(), bias);
+        config.init().expect("valid").contrast(views()).stats.loss
+    };
+    let step = 1e-4;
+    let along_scale = (at(step, bias) - at(-step, bias)) / (2.0 * step);
+    let along_bias = (at(0.0, bias + step) - at(0.0, bias - step)) / (2.0 * step);
+    check_near(&[slope_of(&sampling.log_scale), slope_of(&sampling.bias)], &[along_scale, along_bias], 2e-3, "slopes");
 
     let log_q = -(3.0_f64).ln();
     let scores = NoiseScores::new(
@@ -241,5 +253,5 @@ fn in_batch_forms_are_the_estimators_on_the_batch() {
     let apart = values(sampling.forward(views()))[0];
     let known = values(sampling.forward(views().with_sources(&[1, 1, 2]).expect("one per image")))[0];
     assert!(known < apart, "known false negatives are left out");
-    assert!(InBatchLogisticConfig { temperature, bias: f64::NAN, corrected: false }.init(&device).is_err());
+    assert!(InBatchLogisticConfig::new(temperature, f64::NAN).init_learned(&device).is_err());
 }

@@ -149,10 +149,13 @@ fn neighbours_make_sense() {
 
 #[test]
 fn nce_visits_the_same_few_words_of_any_vocabulary() {
-    use cost_of_the_vocabulary::{NOISE_SAMPLES, multiplications, run};
-    let [full, sampled] = multiplications(1_000);
-    assert_eq!(multiplications(16_000), [16 * full, sampled]);
-    let step = run(1_000);
+    use cost_of_the_vocabulary::{CONTEXTS, NOISE_SAMPLES, run};
+    let (step, larger) = (run(1_000), run(4_000));
+    let visited = CONTEXTS * (NOISE_SAMPLES + 1);
+    assert_eq!((step.scores, step.rows), ([CONTEXTS * 1_000, visited], [1_000, visited]));
+    assert_eq!((larger.scores, larger.rows), ([CONTEXTS * 4_000, visited], [4_000, visited]));
+    let [full, sampled] = step.multiplications();
+    assert_eq!(larger.multiplications(), [4 * full, sampled]);
     // Of scores near 0 the softmax knows nothing, and NCE that all words are alike: data and noise are one.
     assert!((step.softmax.0 - 1_000.0_f64.ln()).abs() < 0.05, "{:?}", step.softmax);
     let k = NOISE_SAMPLES as f64;

@@ -11,7 +11,7 @@ use super::{
     Grid, Partials, RowStatistics,
     product::{Operand, multiply},
     roles::Roles,
-    tile::{AnchorSums, AnchorWeights, sum_of_all},
+    tile::{AnchorSums, AnchorWeights, Summands, sum_of_all},
 };
 
 /// Rows and columns of the largest tile: its logits, 256 KiB, stay in a core's second level cache.
@@ -125,16 +125,16 @@ impl<'a> Host<'a> {
             .filter(move |&(logit, other)| logit != f32::NEG_INFINITY && !self.roles.is_positive(anchor, other))
     }
 
-    pub(super) fn statistics(&self, grids: &[Grid], multipliers: &[f32], cancelled: &Cancelled) -> RowStatistics {
-        let mut statistics = RowStatistics::empty(multipliers.len());
+    pub(super) fn statistics(&self, grids: &[Grid], summands: &Summands, cancelled: &Cancelled) -> RowStatistics {
+        let mut statistics = RowStatistics::empty(summands);
         for grid in grids {
             let (sums, _) = self.for_each_tile(
                 grid,
                 cancelled,
-                |anchors| AnchorSums::new(anchors.len(), multipliers.len()),
+                |anchors| AnchorSums::new(anchors.len(), summands),
                 |_| (),
                 |tile, rows, mut columns| {
-                    rows.add_rows(tile.of_rows, tile.width, multipliers);
+                    rows.add_rows(tile.of_rows, tile.width, summands);
                     let evenness = |logits| sum_of_all(logits, 4.0 / self.inv_temperature, -4.0);
                     let of_rows = evenness(tile.of_rows);
                     rows.evenness += of_rows;
@@ -144,13 +144,13 @@ impl<'a> Host<'a> {
                     });
                     self.count(tile, rows);
                     if let (Some(columns), Some(logits)) = (columns.anchors(), tile.of_columns) {
-                        columns.add_columns(logits, multipliers);
+                        columns.add_columns(logits, summands);
                         self.count_columns(tile, logits, columns);
                     }
                 },
             );
             for sums in sums {
-                statistics.extend(&sums, multipliers);
+                statistics.extend(&sums, summands);
             }
         }
         statistics
@@ -201,7 +201,7 @@ impl<'a> Host<'a> {
     pub(super) fn gradient(
         &self,
         grids: &[Grid],
-        multipliers: &[f32],
+        summands: &Summands,
         cancelled: &Cancelled,
         statistics: &RowStatistics,
         partials: &Partials,
@@ -217,10 +217,10 @@ impl<'a> Host<'a> {
                 cancelled,
                 |rows| Sloped {
                     d: vec![0.0; rows.len() * self.n_dims],
-                    weights: partials.weights(statistics, multipliers, grid.anchors_of(&rows)),
+                    weights: partials.weights(statistics, summands, grid.anchors_of(&rows)),
                 },
                 |columns| vec![0.0; columns.len() * self.n_dims],
-                |tile, rows, mut columns| self.differentiate(tile, multipliers, rows, &mut columns),
+                |tile, rows, mut columns| self.differentiate(tile, summands, rows, &mut columns),
             );
             add(&grid.rows, &mut of_rows.into_iter().map(|sloped| sloped.d));
             add(&grid.columns, &mut of_columns.into_iter());
@@ -246,17 +246,17 @@ impl<'a> Host<'a> {
     fn differentiate(
         &self,
         tile: &mut Tile<'_>,
-        multipliers: &[f32],
+        summands: &Summands,
         rows: &mut Sloped,
         columns: &mut Columns<'_, Sloped, Vec<f32>>,
     ) {
         let slopes = resized(tile.slopes, tile.of_rows.len());
-        rows.weights.write_rows(tile.of_rows, tile.width, multipliers, slopes);
+        rows.weights.write_rows(tile.of_rows, tile.width, summands, slopes);
         if !rows.weights.positives.is_empty() {
             self.add_positives(tile.rows, tile.columns, tile.of_rows, &rows.weights.positives, slopes, false);
         }
         if let (Some(columns), Some(logits)) = (columns.anchors(), tile.of_columns) {
-            columns.weights.add_columns(logits, tile.width, multipliers, slopes);
+            columns.weights.add_columns(logits, tile.width, summands, slopes);
             let positives = &columns.weights.positives;
             if !positives.is_empty() {
                 self.add_positives(tile.rows, tile.columns, logits, positives, slopes, true);

@@ -5,6 +5,7 @@
 //! ```text
 //! x(i,k) = u_i·u_k / τ              LSE_g(i) = ln Σ_k exp(g·x(i,k))       over the candidates k of anchor i
 //! dL/dx(i,k) = Σ_g g · dL/dLSE_g(i) · exp(g·x(i,k) − LSE_g(i))           dL/du = (dL/dx + its transpose) · U / τ
+//! For logistic losses also S(i) = Σ_k softplus(x(i,k) + b), with dL/dx(i,k) = dL/dS(i) · sigmoid(x(i,k) + b).
 //! ```
 //! The first pass visits the matrix in tiles and keeps a few numbers per anchor. An objective turns those into losses and
 //! partials, in f64 on the host. The second pass computes each tile again, turns it into slopes and multiplies them
@@ -22,11 +23,12 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor, TensorData};
 
 pub(crate) use roles::Roles;
+pub use tile::LogisticSums;
 
 use self::{
     host::{Cancelled, Host},
     portable::Portable,
-    tile::{AnchorSums, AnchorWeights},
+    tile::{AnchorSums, AnchorWeights, Summands},
 };
 
 /// Which views are contrasted with which.
@@ -78,6 +80,10 @@ pub struct RowStatistics {
     pub n_candidates: Vec<u64>,
     /// For each multiplier `g` that was asked for, `ln Σ exp(g·x)` over the candidates; −∞ without any.
     pub log_sums: Vec<Vec<f64>>,
+    /// The bias of the sums of a logistic loss, if such were asked for.
+    pub logistic_bias: Option<f64>,
+    /// These sums, per anchor; empty if they were not asked for.
+    pub logistic: Vec<LogisticSums>,
     /// Sum and number of the logits of the other positives: candidates with the anchor's label.
     pub other_positives: Vec<(f64, u64)>,
     /// `Σ exp(4·cosine − 4)` over all anchors and their candidates: `exp(−2·‖u_i − u_k‖²)`, which uniformity sums.
@@ -87,14 +93,16 @@ pub struct RowStatistics {
 }
 
 impl RowStatistics {
-    fn empty(n_multipliers: usize) -> Self {
+    fn empty(summands: &Summands) -> Self {
         Self {
             positive: Vec::new(),
             image: Vec::new(),
             pairs: Vec::new(),
             hardest: Vec::new(),
             n_candidates: Vec::new(),
-            log_sums: vec![Vec::new(); n_multipliers],
+            log_sums: vec![Vec::new(); summands.multipliers.len()],
+            logistic_bias: None,
+            logistic: Vec::new(),
             other_positives: Vec::new(),
             evenness: 0.0,
             inv_temperature: f64::NAN,
@@ -103,7 +111,14 @@ impl RowStatistics {
 
     /// Statistics of one image whose partner has logit `p` and whose `n` candidates all have logit `x`: what an objective
     /// is asked for its reference lines.
-    pub(crate) fn uniform(p: f64, x: f64, n: u64, multipliers: &[f64], inv_temperature: f64) -> Self {
+    pub(crate) fn uniform(
+        p: f64,
+        x: f64,
+        n: u64,
+        multipliers: &[f64],
+        bias: Option<f64>,
+        inv_temperature: f64,
+    ) -> Self {
         Self {
             positive: vec![p; 2],
             image: vec![0; 2],
@@ -111,6 +126,8 @@ impl RowStatistics {
             hardest: vec![x; 2],
             n_candidates: vec![n; 2],
             log_sums: multipliers.iter().map(|g| vec![(n as f64).ln() + g * x; 2]).collect(),
+            logistic_bias: bias,
+            logistic: bias.map(|bias| vec![LogisticSums::uniform(n as f64, x, bias); 2]).unwrap_or_default(),
             other_positives: vec![(0.0, 0); 2],
             evenness: f64::NAN,
             inv_temperature,
@@ -122,14 +139,15 @@ impl RowStatistics {
         self.positive.len()
     }
 
-    fn extend(&mut self, sums: &AnchorSums, multipliers: &[f32]) {
+    fn extend(&mut self, sums: &AnchorSums, summands: &Summands) {
         let hardest = sums.hardest.iter().copied().map(f64::from);
-        for ((log_sums, of), &g) in self.log_sums.iter_mut().zip(&sums.sums).zip(multipliers) {
+        for ((log_sums, of), &g) in self.log_sums.iter_mut().zip(&sums.sums).zip(&summands.multipliers) {
             log_sums.extend(of.iter().zip(hardest.clone()).map(|(&sum, hardest)| {
                 if hardest == f64::NEG_INFINITY { hardest } else { sum.ln() + f64::from(g) * hardest }
             }));
         }
         self.hardest.extend(hardest);
+        self.logistic.extend(&sums.logistic);
         self.evenness += sums.evenness;
         self.n_candidates.extend(&sums.n_candidates);
         self.other_positives.extend(&sums.positives);
@@ -145,6 +163,8 @@ pub struct Partials {
     pub positive: Vec<f64>,
     /// `dL/dLSE_g` of every multiplier and anchor.
     pub log_sums: Vec<Vec<f64>>,
+    /// `dL/dΣ softplus` of every anchor; empty if such sums were not asked for.
+    pub logistic: Vec<f64>,
     /// `dL/dx` of each other positive, per anchor; empty if they do not matter.
     pub other_positives: Vec<f64>,
     /// `dL/dp` of every image's pair beyond what the anchors say; empty if it is nothing.
@@ -156,24 +176,29 @@ pub struct Partials {
 impl Partials {
     /// Multiplies all slopes, not the losses.
     fn scale(&mut self, factor: f64) {
-        let slopes = self.log_sums.iter_mut().chain([&mut self.positive, &mut self.other_positives, &mut self.pairs]);
+        let others = [&mut self.positive, &mut self.logistic, &mut self.other_positives, &mut self.pairs];
+        let slopes = self.log_sums.iter_mut().chain(others);
         slopes.flatten().for_each(|slope| *slope *= factor);
     }
 
-    fn weights(&self, statistics: &RowStatistics, multipliers: &[f32], anchors: Range<usize>) -> AnchorWeights {
+    fn weights(&self, statistics: &RowStatistics, summands: &Summands, anchors: Range<usize>) -> AnchorWeights {
         let of = |log_sums: &[f64]| -> Vec<f32> {
             log_sums[anchors.clone()].iter().map(|sum| if sum.is_finite() { round(*sum) } else { 0.0 }).collect()
         };
         let log_sums: Vec<Vec<f32>> = statistics.log_sums.iter().map(|log_sums| of(log_sums)).collect();
-        let weights = self.log_sums.iter().zip(&statistics.log_sums).zip(multipliers).map(|((slopes, sums), &g)| {
+        let sums = self.log_sums.iter().zip(&statistics.log_sums).zip(&summands.multipliers);
+        let weights = sums.map(|((slopes, sums), &g)| {
             let slopes = slopes[anchors.clone()].iter().zip(&sums[anchors.clone()]);
             slopes.map(|(slope, sum)| if sum.is_finite() { round(f64::from(g) * slope) } else { 0.0 }).collect()
         });
-        let positives = self.other_positives.get(anchors.clone()).unwrap_or_default();
+        let of_anchors = |slopes: &[f64]| -> Vec<f32> {
+            slopes.get(anchors.clone()).unwrap_or_default().iter().copied().map(round).collect()
+        };
         AnchorWeights {
             weights: weights.collect(),
             log_sums,
-            positives: positives.iter().copied().map(round).collect(),
+            logistic: of_anchors(&self.logistic),
+            positives: of_anchors(&self.other_positives),
         }
     }
 }
@@ -237,11 +262,13 @@ impl Engine {
     pub(crate) fn run(
         self,
         multipliers: &[f64],
+        bias: Option<f64>,
         n_cancelled: usize,
         total: usize,
         objective: impl FnOnce(&RowStatistics) -> Partials,
     ) -> Contrasted {
-        let multipliers: Vec<f32> = multipliers.iter().copied().map(round).collect();
+        let summands =
+            Summands { multipliers: multipliers.iter().copied().map(round).collect(), bias: bias.map(round) };
         let pairs = self.pair_logits();
         let Self { place, n_images, n_dims, grids, roles, inv_temperature, device } = self;
         let describe = |mut statistics: RowStatistics| {
@@ -250,6 +277,7 @@ impl Engine {
             statistics.positive = statistics.image.iter().map(|&image| pairs[image]).collect();
             statistics.pairs = pairs;
             statistics.inv_temperature = inv_temperature;
+            statistics.logistic_bias = bias;
             let partials = objective(&statistics);
             let mut slopes = partials.clone();
             slopes.scale((total as f64).recip());
@@ -260,9 +288,8 @@ impl Engine {
             Place::Host(views) => {
                 let host = Host::new(views, n_dims, round(inv_temperature), &roles);
                 let cancelled = if n_cancelled == 0 { Cancelled::default() } else { host.cancel(&grids, n_cancelled) };
-                let (statistics, partials, slopes, of_pairs) =
-                    describe(host.statistics(&grids, &multipliers, &cancelled));
-                let mut d_views = host.gradient(&grids, &multipliers, &cancelled, &statistics, &slopes);
+                let (statistics, partials, slopes, of_pairs) = describe(host.statistics(&grids, &summands, &cancelled));
+                let mut d_views = host.gradient(&grids, &summands, &cancelled, &statistics, &slopes);
                 host.add_pairs(&of_pairs, inv_temperature, &mut d_views);
                 let d_views = Tensor::from_data(TensorData::new(d_views, [2 * n_images, n_dims]), &device);
                 Contrasted { statistics, partials, d_views }
@@ -272,8 +299,8 @@ impl Engine {
                 let cancelled =
                     if n_cancelled == 0 { Cancelled::default() } else { portable.cancel(&grids, n_cancelled) };
                 let (statistics, partials, slopes, of_pairs) =
-                    describe(portable.statistics(&grids, &multipliers, &cancelled));
-                let d_views = portable.gradient(&grids, &multipliers, &cancelled, &statistics, &slopes);
+                    describe(portable.statistics(&grids, &summands, &cancelled));
+                let d_views = portable.gradient(&grids, &summands, &cancelled, &statistics, &slopes);
                 let d_views = d_views + portable.of_pairs(&of_pairs);
                 Contrasted { statistics, partials, d_views }
             }
@@ -363,6 +390,7 @@ mod tests {
             losses: slopes(0.0),
             positive: slopes(1.0),
             log_sums: vec![slopes(2.0), slopes(3.0)],
+            logistic: slopes(5.0),
             other_positives: slopes(4.0),
             pairs: (0..rows.pairs.len()).map(|i| (i as f64).cos()).collect(),
             clamped: Vec::new(),
@@ -389,6 +417,7 @@ mod tests {
                     let run = |on_host| {
                         Engine::at(on_host, views(n, 6), images.clone(), field, roles.clone(), 0.2).run(
                             &[1.5, 0.5],
+                            Some(-2.0),
                             n_cancelled,
                             7,
                             partials,
@@ -400,8 +429,14 @@ mod tests {
                     let (a, b) = (&host.statistics, &portable.statistics);
                     assert_eq!((&a.n_candidates, &a.image), (&b.n_candidates, &b.image), "{case}");
                     let sums = |s: &RowStatistics| s.other_positives.iter().map(|(sum, _)| *sum).collect::<Vec<_>>();
+                    let logistic = |s: &RowStatistics| -> Vec<f64> {
+                        let numbers = |of: &LogisticSums| [of.losses, of.bias_slope, of.log_scale_slope];
+                        s.logistic.iter().flat_map(numbers).collect()
+                    };
+                    assert_eq!(logistic(a).len(), 3 * a.n_anchors(), "{case}");
                     let numbers = |s: &RowStatistics| {
-                        [s.positive.clone(), s.hardest.clone(), s.log_sums.concat(), sums(s), vec![s.evenness]].concat()
+                        let of_anchors = [s.positive.clone(), s.hardest.clone(), s.log_sums.concat(), sums(s)].concat();
+                        [of_anchors, logistic(s), vec![s.evenness]].concat()
                     };
                     assert!(numbers(a).into_iter().zip(numbers(b)).all(|(a, b)| near(a, b)), "{case}");
                     let (a, b) = (values(host.d_views), values(portable.d_views));
@@ -417,8 +452,8 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             pool.install(|| {
                 let engine = Engine::new(views(300, 16), 0..300, Field::AllViews, Roles::of_images(300), 0.1);
-                let contrasted = engine.run(&[1.5, 0.5], 2, 600, partials);
-                (contrasted.statistics.log_sums, values(contrasted.d_views))
+                let contrasted = engine.run(&[1.5, 0.5], Some(-2.0), 2, 600, partials);
+                (contrasted.statistics.log_sums, contrasted.statistics.logistic, values(contrasted.d_views))
             })
         };
         let one = run(1);

@@ -9,7 +9,7 @@ use super::{
     host::{Cancelled, Nearest},
     roles::Roles,
     round,
-    tile::AnchorSums,
+    tile::{AnchorSums, LogisticSums, Summands},
 };
 
 /// Elements of a strip: 16 MiB in f32.
@@ -118,17 +118,22 @@ impl Portable<'_> {
         Cancelled::new(thresholds)
     }
 
-    pub(super) fn statistics(&self, grids: &[Grid], multipliers: &[f32], cancelled: &Cancelled) -> RowStatistics {
-        let mut statistics = RowStatistics::empty(multipliers.len());
+    pub(super) fn statistics(&self, grids: &[Grid], summands: &Summands, cancelled: &Cancelled) -> RowStatistics {
+        let mut statistics = RowStatistics::empty(summands);
         for grid in grids {
             for strip in self.strips(grid, cancelled) {
                 let logits = strip.logits;
                 let hardest = logits.clone().max_dim(1); // [rows, 1]
                 let is_candidate = logits.clone().greater_elem(EXCLUDED);
                 let mut columns = vec![hardest.clone(), is_candidate.float().sum_dim(1)];
-                for &g in multipliers {
+                for &g in &summands.multipliers {
                     let lead = (logits.clone() - hardest.clone()).mul_scalar(g);
                     columns.push(lead.exp().sum_dim(1));
+                }
+                if let Some(bias) = summands.bias {
+                    let (losses, slopes) = logistic(logits.clone().add_scalar(bias));
+                    let scaled = slopes.clone() * logits.clone();
+                    columns.extend([losses, slopes, scaled].map(|sums| sums.sum_dim(1)));
                 }
                 if let Some(positives) = strip.positives {
                     let weights = positives.float();
@@ -138,7 +143,7 @@ impl Portable<'_> {
                 columns.push((cosines.mul_scalar(4.0).sub_scalar(4.0)).exp().sum_dim(1));
                 let n_numbers = columns.len();
                 let numbers: Vec<f64> = Tensor::cat(columns, 1).into_data().iter::<f64>().collect();
-                statistics.extend(&sums_of(&numbers, n_numbers, multipliers.len()), multipliers);
+                statistics.extend(&sums_of(&numbers, n_numbers, summands), summands);
             }
         }
         statistics
@@ -148,7 +153,7 @@ impl Portable<'_> {
     pub(super) fn gradient(
         &self,
         grids: &[Grid],
-        multipliers: &[f32],
+        summands: &Summands,
         cancelled: &Cancelled,
         statistics: &RowStatistics,
         partials: &Partials,
@@ -160,11 +165,16 @@ impl Portable<'_> {
         let mut d_views = self.views.zeros_like();
         for grid in grids {
             for strip in self.strips(grid, cancelled) {
-                let weights = partials.weights(statistics, multipliers, grid.anchors_of(&strip.rows));
+                let weights = partials.weights(statistics, summands, grid.anchors_of(&strip.rows));
                 let mut slopes = strip.logits.zeros_like();
-                for ((weight, log_sum), &g) in weights.weights.iter().zip(&weights.log_sums).zip(multipliers) {
+                for ((weight, log_sum), &g) in weights.weights.iter().zip(&weights.log_sums).zip(&summands.multipliers)
+                {
                     let share = (strip.logits.clone().mul_scalar(g) - column(log_sum)).exp();
                     slopes = slopes + share * column(weight);
+                }
+                if let (Some(bias), false) = (summands.bias, weights.logistic.is_empty()) {
+                    let (_, shares) = logistic(strip.logits.clone().add_scalar(bias));
+                    slopes = slopes + shares * column(&weights.logistic);
                 }
                 if let (Some(positives), false) = (strip.positives, weights.positives.is_empty()) {
                     slopes = slopes + positives.float() * column(&weights.positives);
@@ -194,10 +204,21 @@ impl Portable<'_> {
     }
 }
 
-/// Reads rows of: hardest, number of candidates, sums per multiplier, perhaps sum and number of positives, evenness.
-fn sums_of(numbers: &[f64], n_numbers: usize, n_multipliers: usize) -> AnchorSums {
+/// Softplus and sigmoid of every element. Of nothing that overflows, and with the digits of small results.
+fn logistic(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let decay = x.clone().abs().neg().exp();
+    let share = decay.clone().add_scalar(1.0).recip();
+    let is_positive = x.clone().greater_elem(0.0);
+    let slopes = (decay.clone() * share.clone()).mask_where(is_positive, share);
+    (x.clamp_min(0.0) + decay.log1p(), slopes)
+}
+
+/// Reads rows of: hardest, number of candidates, sums per multiplier, perhaps logistic sums, perhaps sum and number of
+/// positives, evenness.
+fn sums_of(numbers: &[f64], n_numbers: usize, summands: &Summands) -> AnchorSums {
     let n_anchors = numbers.len() / n_numbers;
-    let mut sums = AnchorSums::new(n_anchors, n_multipliers);
+    let mut sums = AnchorSums::new(n_anchors, summands);
+    let n_multipliers = summands.multipliers.len();
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts below 2²⁴ are exact in f32")]
     let count = |number: f64| number as u64;
     for (anchor, numbers) in numbers.chunks_exact(n_numbers).enumerate() {
@@ -210,7 +231,13 @@ fn sums_of(numbers: &[f64], n_numbers: usize, n_multipliers: usize) -> AnchorSum
         for (m, &sum) in numbers[2..2 + n_multipliers].iter().enumerate() {
             sums.sums[m][anchor] = sum;
         }
-        if let [sum, n, _] = numbers[2 + n_multipliers..] {
+        let mut rest = &numbers[2 + n_multipliers..];
+        if let (Some(sums), [losses, bias_slope, log_scale_slope, after @ ..]) = (sums.logistic.get_mut(anchor), rest) {
+            let [losses, bias_slope, log_scale_slope] = [*losses, *bias_slope, *log_scale_slope];
+            *sums = LogisticSums { losses, bias_slope, log_scale_slope };
+            rest = after;
+        }
+        if let [sum, n, _] = *rest {
             sums.positives[anchor] = (sum, count(n));
         }
     }

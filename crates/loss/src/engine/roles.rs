@@ -114,18 +114,6 @@ impl Roles {
         })
     }
 
-    /// Whether a second view is no candidate of a first view, for all pairs of images: `[N, N]`, row by row.
-    pub(crate) fn second_views_left_out(&self) -> Vec<bool> {
-        let n = self.n_images();
-        let pairs = (0..n).flat_map(|anchor| (n..2 * n).map(move |other| (anchor, other)));
-        pairs
-            .map(|(anchor, other)| {
-                self.sources[anchor] == self.sources[other]
-                    || self.left_out.as_ref().is_some_and(|left_out| left_out(anchor, other))
-            })
-            .collect()
-    }
-
     /// Writes the logits of an anchor's candidates to `out`, and −∞ for the others.
     #[inline(always)]
     pub(super) fn keep_candidates(&self, anchor: usize, candidates: &Range<usize>, logits: &[f32], out: &mut [f32]) {
