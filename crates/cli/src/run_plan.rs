@@ -128,12 +128,11 @@ impl RunPlan {
             per_epoch,
             batch_size as u64,
         )?;
-        let n_cancelled = objective.n_cancelled();
-        if n_cancelled > batch_size / 2 {
+        let (n_cancelled, n_candidates) = (objective.n_cancelled(), objective.field().n_candidates(batch_size));
+        if n_cancelled > n_candidates / 4 {
             note(&format!(
-                "warning: loss: n_cancelled = {n_cancelled} of at most {} candidates: more than a quarter of what a view could be \
-                 told from is left out, the most telling part first",
-                2 * batch_size - 2
+                "warning: loss: n_cancelled = {n_cancelled} of at most {n_candidates} candidates: more than a quarter of what a view could be \
+                 told from is left out, the most telling part first"
             ));
         }
         if let Some(warning) = file.loss.warning() {
@@ -143,7 +142,7 @@ impl RunPlan {
             note(&format!(
                 "warning: data.batch_size = {batch_size}: each view has only {} others to be told from; \
                  {FEW_PICTURES} and more learn better",
-                2 * batch_size - 1
+                n_candidates + 1
             ));
         }
         let max_bad_fraction = match file.data.source {

@@ -21,7 +21,7 @@ pub struct Contrast {
     pub d_z1: Tensor<2>,
     /// `dL/dz2`, `[N, D]`, without autodiff, in the float type of `z2`.
     pub d_z2: Tensor<2>,
-    /// Loss of every anchor, in nats: those of the first views, then those of the second.
+    /// Loss of every anchor, in nats: those of the first views, then those of the second where these are anchors too.
     pub anchor_losses: Vec<f64>,
     /// What the engine said of every anchor; its log-sum-exps are those the objective reads, and behind them that of `g = 1`
     /// where it is not among these.
@@ -36,7 +36,7 @@ pub struct Contrast {
 pub struct ContrastStats {
     /// The loss in nats: the mean over all anchors of the batch.
     pub loss: f64,
-    /// InfoNCE of the same logits, in nats: what NT-Xent would be, whatever the objective is.
+    /// InfoNCE of the same logits, in nats, whatever the objective is: where all views are contrasted it is NT-Xent.
     pub info_nce: f64,
     /// Lower bound of the mutual information of the two views, in nats: `ln(candidates + 1) − InfoNCE`, at most
     /// [`crate::chance_line`]. None where candidates were left out or cancelled, because the bound does not hold there.
@@ -44,8 +44,8 @@ pub struct ContrastStats {
     /// The proof asks for independent candidates. Between the kinds of views ([`crate::InfoNce`]) they are; where all views meet,
     /// the two of an image are not, and the number can exceed the truth by some thousandths of a nat.
     pub mutual_information: Option<f64>,
-    /// Share of the anchors whose most similar other view, of those neither left out nor cancelled, is their partner. Chance is `1/(2N − 1)`; a collapsed batch
-    /// scores 0.
+    /// Share of the anchors whose most similar other view, of those neither left out nor cancelled, is their partner. Chance is one in the number
+    /// of views it is told from, which are `2N − 1` or, between the kinds of views, N; a collapsed batch scores 0, and so does an anchor without candidates.
     pub top1: f64,
     /// Mean cosine of partners, in `[−1, 1]`.
     pub positive_similarity: f64,
@@ -91,8 +91,13 @@ impl ContrastStats {
         let info_nce = mean(&mut plain.zip(&rows.positive).map(|(a, p)| softplus(a - p)));
         let bound = mean(&mut rows.n_candidates.iter().map(|&n| (n as f64 + 1.0).ln())) - info_nce;
         let margin = RETRIEVAL_MARGIN / temperature;
-        let top1 =
-            mean(&mut rows.positive.iter().zip(&rows.hardest).map(|(p, hardest)| f64::from(p - hardest > margin)));
+        let top1 = mean(
+            &mut rows
+                .positive
+                .iter()
+                .zip(&rows.hardest)
+                .map(|(p, hardest)| f64::from(hardest.is_finite() && p - hardest > margin)),
+        );
         let mut cosines: Vec<f64> = rows.pairs.iter().map(|p| p * temperature).collect();
         let positive_similarity = cosines.iter().sum::<f64>() / cosines.len() as f64;
 

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Objective, ObjectiveError, Partials, RowStatistics, objective_error::check_temperature};
+use crate::{
+    Objective, ObjectiveError, Partials, RowStatistics,
+    objective_error::{TEMPERATURES, check_temperature},
+};
 
 /// Configuration of [`Decoupled`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,10 +48,10 @@ impl DecoupledWeightedConfig {
     /// Checks the numbers and builds the objective.
     ///
     /// # Errors
-    /// [`ObjectiveError::Temperature`] unless `1e-6 ≤ τ ≤ 1e6`, [`ObjectiveError::Sigma`] unless `σ > 0`.
+    /// [`ObjectiveError::Temperature`] unless `1e-6 ≤ τ ≤ 1e6`, [`ObjectiveError::Sigma`] unless `1e-6 ≤ σ ≤ 1e6`.
     pub fn init(&self) -> Result<Decoupled, ObjectiveError> {
         let (temperature, sigma) = (check_temperature(self.temperature)?, self.sigma);
-        if !(sigma.is_finite() && sigma > 0.0) {
+        if !TEMPERATURES.contains(&sigma) {
             return Err(ObjectiveError::Sigma { got: sigma });
         }
         let weights = Some(Weights { sigma, detached: self.detach_weight });

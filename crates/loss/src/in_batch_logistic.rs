@@ -53,7 +53,7 @@ impl InBatchLogisticConfig {
 }
 
 /// Beyond it nothing can be told from the logits in f32. Useful ones are −20 to 0.
-const LARGEST_BIAS: f64 = 1e6;
+pub(crate) const LARGEST_BIAS: f64 = 1e6;
 
 /// Logistic loss over all pairs of first and second views: each is to be told a partner or a stranger, by itself.
 ///
@@ -69,7 +69,7 @@ const LARGEST_BIAS: f64 = 1e6;
 ///
 /// # Shapes
 /// - `views`: two `[N, D]` tensors of raw projections; rows are normalized here (norm floor 1e-12)
-/// - returns: `[1]`, in nats. A collapsed encoder scores `softplus(−1/τ − b) + (N − 1)·softplus(1/τ + b)`, for c = 0.
+/// - returns: `[1]`, in nats. An encoder that tells nothing apart scores `ln N + (N − 1)·ln(N/(N − 1))` or more.
 ///
 /// # Conventions
 /// Mean over the N images; an anchor is a first view. The sum over pairs is the same with the views swapped, unless a
@@ -128,6 +128,16 @@ impl Objective for InBatchLogistic {
 
     fn logistic_bias(&self, n_images: usize) -> Option<f64> {
         Some(self.offset(n_images))
+    }
+
+    /// The least loss of one cosine for all: all logits are `−ln(N − 1)`, or as near to it as cosines reach. A collapsed
+    /// encoder scores more.
+    fn chance(&self, n_images: usize) -> f64 {
+        let n_images = n_images.max(2);
+        let (offset, scale) = (self.offset(n_images), self.temperature.recip());
+        let n_candidates = self.field().n_candidates(n_images).saturating_sub(self.n_cancelled).max(1) as f64;
+        let x = (-n_candidates.ln()).clamp(offset - scale, offset + scale);
+        softplus(-x) + n_candidates * softplus(x)
     }
 
     fn partials(&self, rows: &RowStatistics) -> Partials {

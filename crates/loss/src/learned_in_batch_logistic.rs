@@ -5,7 +5,10 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 
-use crate::{InBatchLogistic, Objective, PairedViews, contrast::sigmoid, engine::round, objective::sloped};
+use crate::{
+    InBatchLogistic, Objective, PairedViews, contrast::sigmoid, engine::round, in_batch_logistic::LARGEST_BIAS,
+    objective::sloped, objective_error::TEMPERATURES,
+};
 
 /// [`InBatchLogistic`] whose scale and bias are parameters, as the cosines' range asks for: they belong to the model's
 /// optimizer. Built by [`crate::InBatchLogisticConfig::init_learned`].
@@ -43,11 +46,14 @@ impl LearnedInBatchLogistic {
         Self { log_scale: scalar(-temperature.ln()), bias: scalar(bias), corrected, n_cancelled }
     }
 
-    /// The objective with the scale and the bias of now. Waits for the device to read them.
+    /// The objective with the scale and the bias of now. Waits for the device to read them. Numbers beyond what
+    /// [`crate::InBatchLogisticConfig::init`] admits are brought back to its bounds.
     pub fn now(&self) -> InBatchLogistic {
         let of = |parameter: &Param<Tensor<1>>| f64::from(parameter.val().into_scalar::<f32>());
         let (corrected, n_cancelled) = (self.corrected, self.n_cancelled);
-        InBatchLogistic { temperature: (-of(&self.log_scale)).exp(), bias: of(&self.bias), corrected, n_cancelled }
+        let temperature = (-of(&self.log_scale)).exp().clamp(*TEMPERATURES.start(), *TEMPERATURES.end());
+        let bias = of(&self.bias).clamp(-LARGEST_BIAS, LARGEST_BIAS);
+        InBatchLogistic { temperature, bias, corrected, n_cancelled }
     }
 
     /// The loss in nats, `[1]`: the mean over the images. Differentiable once, in the embeddings, the scale and the bias.

@@ -16,7 +16,7 @@ use crate::{
 /// these two.
 ///
 /// The contract, which one test suite holds every objective to: the value and the gradient do not depend on the order
-/// of the images or on which view comes first, nor on the scale of the embeddings; [`forward`](Self::forward) and
+/// of the images, on the scale of the embeddings or, unless the field goes one way, on which view comes first; [`forward`](Self::forward) and
 /// [`contrast`](Self::contrast) agree with each other and with finite differences; finite embeddings, zero rows among
 /// them, give finite results.
 ///
@@ -50,6 +50,7 @@ pub trait Objective: Debug + Send + Sync {
     fn partials(&self, rows: &RowStatistics) -> Partials;
 
     /// How many of each anchor's most similar candidates are cancelled as probable false negatives; one is always kept.
+    /// Costs a third pass, and memory for that many numbers per anchor: a few are meant.
     ///
     /// # Source
     /// Huynh et al., *Boosting Contrastive Self-Supervised Learning with False Negative Cancellation*, WACV 2022.
@@ -106,12 +107,13 @@ pub trait Objective: Debug + Send + Sync {
         slope.add_scalar(contrast.stats.loss)
     }
 
-    /// The loss of a collapsed encoder on a batch of `n_images`, in nats: all cosines are 1.
+    /// The loss of an encoder that tells nothing apart on a batch of `n_images`, 2 at least, in nats: all cosines are 1. Where
+    /// their common value matters, it is the best one.
     fn chance(&self, n_images: usize) -> f64 {
         loss_at(self, n_images, 1.0)
     }
 
-    /// The loss of an ideal encoder on a batch of `n_images`, in nats: partners equal, other images orthogonal. None where it
+    /// The loss of an ideal encoder on a batch of `n_images`, 2 at least, in nats: partners equal, other images orthogonal. None where it
     /// depends on the labels.
     fn floor(&self, n_images: usize) -> Option<f64> {
         (!self.is_supervised()).then(|| loss_at(self, n_images, 0.0))
@@ -127,12 +129,9 @@ pub(crate) fn sloped<const D: usize>(x: Tensor<D>, d: Tensor<D>) -> Tensor<1> {
 }
 
 /// The loss where partners coincide and all other cosines are `cosine`.
-fn loss_at<O: Objective + ?Sized>(objective: &O, n_images: usize, cosine: f64) -> f64 {
-    let n_candidates = match objective.field() {
-        Field::AllViews => 2 * n_images - 2,
-        Field::FirstToSecond | Field::BothWays => n_images - 1,
-    };
-    let n_candidates = n_candidates.saturating_sub(objective.n_cancelled()).max(1);
+pub(crate) fn loss_at<O: Objective + ?Sized>(objective: &O, n_images: usize, cosine: f64) -> f64 {
+    let n_images = n_images.max(2);
+    let n_candidates = objective.field().n_candidates(n_images).saturating_sub(objective.n_cancelled()).max(1);
     let inv_temperature = objective.temperature().recip();
     let rows = RowStatistics::uniform(
         inv_temperature,

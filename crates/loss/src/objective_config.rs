@@ -83,9 +83,12 @@ impl ObjectiveConfig {
         // Rounded down, so that it can be followed.
         let unit = 10_f64.powf(most.log10().floor() - 1.0);
         let most = (most / unit).floor() * unit;
+        // At the lowest temperatures the power is beyond every number.
+        let lower =
+            if most > 0.0 { format!("lower tau_plus to {most:.1e} or less") } else { "set tau_plus to 0".into() };
         Some(format!(
             "tau_plus = {tau_plus} with temperature = {temperature}: an anchor whose partner has a cosine above {limit:.2} meets \
-             the bound of the estimate and gets no repulsion; {raise}lower tau_plus to {most:.1e} or less"
+             the bound of the estimate and gets no repulsion; {raise}{lower}"
         ))
     }
 }
@@ -180,6 +183,9 @@ mod tests {
         assert_eq!(warning(r#"{"kind":"debiased","temperature":0.5,"tau_plus":0.1}"#), None);
         assert_eq!(warning(r#"{"kind":"debiased","temperature":0.1,"tau_plus":0.0}"#), None);
         assert_eq!(warning(r#"{"kind":"nt_xent","temperature":0.1}"#), None);
+
+        let text = warning(r#"{"kind":"debiased","temperature":0.001,"tau_plus":0.1}"#).expect("a warning");
+        assert!(text.ends_with("or set tau_plus to 0"), "{text}");
 
         // Whoever follows the advice is not warned again.
         for (temperature, tau_plus) in [(0.1, 0.1), (0.5, 0.2), (0.05, 0.01), (0.2, 0.05), (10.0, 0.6)] {

@@ -1,7 +1,7 @@
 //! Why the numbers of a configuration make no objective, and the checks that say so.
 
 /// Temperatures for which every intermediate stays well inside f32. The useful ones are 0.05 to 1.
-const TEMPERATURES: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+pub(crate) const TEMPERATURES: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 
 /// Why a configuration is not an objective.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
@@ -25,8 +25,8 @@ pub enum ObjectiveError {
         /// The value given.
         got: f64,
     },
-    /// The width of the weights is not above 0.
-    #[error("sigma must be a finite number above 0, got {got}; 0.5 is usual")]
+    /// The width of the weights is not in the supported range.
+    #[error("sigma must lie between 1e-6 and 1e6, got {got}; 0.5 is usual")]
     Sigma {
         /// The value given.
         got: f64,

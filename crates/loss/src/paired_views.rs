@@ -144,7 +144,8 @@ impl PairedViews {
     /// Leaves out every candidate of which `left_out(anchor, candidate)` is true; it need not be so both ways.
     ///
     /// Views are numbered as the rows of `[z1; z2]`, from 0 to `2N − 1`. An anchor and its partner are not asked about.
-    /// The predicate is called for every other pair, once in each pass over the batch: it should be fast. Several add up.
+    /// The predicate is asked about every pair that is contrasted and of two sources, once in each pass over the batch: it
+    /// should be fast. Several add up.
     #[must_use]
     pub fn leaving_out(mut self, left_out: impl Fn(usize, usize) -> bool + Send + Sync + 'static) -> Self {
         self.roles = self.roles.with_left_out(Arc::new(left_out));
@@ -189,7 +190,7 @@ impl PairedViews {
         Self::new(Tensor::from_data(z1, device), Tensor::from_data(z2, device))
     }
 
-    /// Number of images N; there are 2N anchors.
+    /// Number of images N.
     pub fn n_images(&self) -> usize {
         self.z1.dims()[0]
     }

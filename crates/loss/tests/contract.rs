@@ -3,7 +3,8 @@
 use burn::tensor::{Device, FloatDType, Tensor};
 use proptest::{prelude::*, test_runner::RngSeed};
 use twoview_loss::{
-    Collapse, Contrast, NtXentConfig, Objective, ObjectiveConfig, PairedViews, PairedViewsError, chance_line,
+    Collapse, Contrast, InBatchLogisticConfig, NtXentConfig, Objective, ObjectiveConfig, PairedViews, PairedViewsError,
+    chance_line,
 };
 
 mod support;
@@ -262,6 +263,10 @@ proptest! {
     }
 }
 
+fn size(numbers: &[f64]) -> f64 {
+    numbers.iter().fold(0.0, |largest, x| largest.max(x.abs()))
+}
+
 /// Many rows, so that there are blocks, rounds and tiles of strangers.
 fn many(n: usize, d: usize, seed: u32) -> Rows {
     let mut state = seed;
@@ -382,7 +387,31 @@ fn anchors_without_candidates_have_no_loss() {
         let got = ask(&*objective, &many(3, 4, 7), &many(3, 4, 8), &|views| known.tell(views), false);
         assert_eq!(got.loss, 0.0, "{kind}");
         assert!(got.by_formula.iter().all(|d| *d == 0.0), "{kind}");
+        assert_eq!(got.contrast.stats.top1, 0.0, "{kind}: nothing was told from the partner");
     }
+}
+
+#[test]
+fn the_logistic_loss_heeds_cancellation_and_predicates() {
+    let (z1, z2) = (many(20, 4, 9), many(20, 4, 10));
+    let config = InBatchLogisticConfig::new(0.4, -2.0);
+    let cosine = |i: usize, k: usize| {
+        z1[i].iter().zip(&z2[k]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / norm(&z1[i]) / norm(&z2[k])
+    };
+    let nearest = |i: usize| (0..20).filter(|k| *k != i).max_by(|a, b| cosine(i, *a).total_cmp(&cosine(i, *b)));
+    let nearest: Vec<usize> = (0..20).map(|i| nearest(i).expect("others")).collect();
+    let softplus = |x: f64| x.exp().ln_1p();
+    let of = |i: usize, k: usize| softplus((cosine(i, k) / 0.4 - 2.0) * if i == k { -1.0 } else { 1.0 });
+    let want = (0..20).map(|i| (0..20).filter(|k| *k != nearest[i]).map(|k| of(i, k)).sum::<f64>()).sum::<f64>() / 20.0;
+    let cancelling = InBatchLogisticConfig { n_cancelled: 1, ..config.clone() }.init().expect("in range");
+    let cancelled = ask_plainly(&cancelling, &z1, &z2);
+    check_near(&[cancelled.loss], &[want], 1e-5, "cancelled");
+    let told = |views: PairedViews| {
+        let nearest = nearest.clone();
+        views.leaving_out(move |anchor, candidate| candidate == 20 + nearest[anchor])
+    };
+    let left_out = ask(&config.init().expect("in range"), &z1, &z2, &told, false);
+    assert_eq!((left_out.loss, left_out.by_formula), (cancelled.loss, cancelled.by_formula));
 }
 
 #[test]
@@ -391,12 +420,51 @@ fn a_collapsed_batch_scores_the_chance_line() {
         let got = ask_plainly(&*objective, &constant(7), &constant(7));
         let stats = got.contrast.stats;
         let tolerance = 2e-6 * (1.0 + 1.0 / objective.temperature());
-        assert!((stats.loss - objective.chance(7)).abs() < tolerance, "{kind}: {stats:?}, {}", objective.chance(7));
+        if kind == "in_batch_logistic" {
+            assert!(stats.loss > objective.chance(7), "{kind}: another common cosine is better than 1");
+        } else {
+            assert!((stats.loss - objective.chance(7)).abs() < tolerance, "{kind}: {stats:?}, {}", objective.chance(7));
+        }
         assert_eq!(stats.top1, 0.0, "{kind}: ties are not retrievals");
         assert!(stats.feature_std < 1e-6 && (stats.positive_similarity - 1.0).abs() < 1e-6, "{kind}: {stats:?}");
     }
     let nt_xent = NtXentConfig::new(0.1).init().expect("in range");
     assert!((nt_xent.chance(7) - chance_line(7)).abs() < 1e-12);
+}
+
+#[test]
+fn no_common_cosine_beats_the_chance_of_the_logistic_loss() {
+    for (temperature, bias) in [(0.1, -10.0), (0.5, -1.0), (0.2, 3.0), (0.1, 40.0)] {
+        let config = InBatchLogisticConfig::new(temperature, bias);
+        let chance = config.init().expect("in range").chance(64);
+        let softplus = |x: f64| x.exp().ln_1p();
+        let at = |cosine: f64| {
+            let x = cosine / temperature + bias;
+            softplus(-x) + 63.0 * softplus(x)
+        };
+        let least = (0..=2000).map(|i| at(f64::from(i) / 1000.0 - 1.0)).fold(f64::INFINITY, f64::min);
+        assert!((chance - least).abs() < 1e-3 * least, "{temperature}, {bias}: {chance}, {least}");
+    }
+    let most = InBatchLogisticConfig { corrected: true, ..InBatchLogisticConfig::new(0.1, -10.0) };
+    let most = most.init().expect("in range");
+    assert!(most.chance(0) == most.chance(2) && most.floor(1) == most.floor(2) && most.chance(0).is_finite());
+}
+
+#[test]
+fn the_lowest_temperature_keeps_the_weights_of_hard_negatives() {
+    let config = |kind: &str, rest: &str| -> Box<dyn Objective> {
+        let text = format!(r#"{{"kind": "{kind}", "temperature": 1e-6{rest}}}"#);
+        serde_json::from_str::<ObjectiveConfig>(&text).expect("valid").init().expect("in range")
+    };
+    let hard = config("hard_negative", r#", "tau_plus": 0.0, "beta": 999.5"#);
+    let got = ask_plainly(&*hard, &constant(7), &constant(7));
+    // Logits of 1e6 are known to a sixteenth.
+    check_near(&[got.loss], &[13.0_f64.ln()], 0.1, "all logits are equal");
+    let (z1, z2) = (many(3, 4, 7), many(3, 4, 8));
+    let got = ask_plainly(&*hard, &z1, &z2);
+    let want = ask_plainly(&*config("nt_xent", ""), &z1, &z2);
+    // Both see the nearest candidate alone; hard negatives as all 2N − 2 of them.
+    check_near(&got.by_formula, &want.by_formula, 1e-2 * size(&want.by_formula), "the gradient");
 }
 
 #[test]

@@ -43,6 +43,17 @@ pub enum Field {
     BothWays,
 }
 
+impl Field {
+    /// How many candidates an anchor has in a batch of `n_images` of which nothing more is known; its partner is none.
+    pub fn n_candidates(self, n_images: usize) -> usize {
+        let others = n_images.saturating_sub(1);
+        match self {
+            Self::AllViews => 2 * others,
+            Self::FirstToSecond | Self::BothWays => others,
+        }
+    }
+}
+
 /// A rectangle of the similarity matrix: some views as anchors, some as their candidates.
 #[derive(Clone, Debug)]
 struct Grid {
@@ -182,10 +193,11 @@ impl Partials {
     }
 
     fn weights(&self, statistics: &RowStatistics, summands: &Summands, anchors: Range<usize>) -> AnchorWeights {
-        let of = |log_sums: &[f64]| -> Vec<f32> {
-            log_sums[anchors.clone()].iter().map(|sum| if sum.is_finite() { round(*sum) } else { 0.0 }).collect()
-        };
-        let log_sums: Vec<Vec<f32>> = statistics.log_sums.iter().map(|log_sums| of(log_sums)).collect();
+        let hardest = &statistics.hardest[anchors.clone()];
+        let leads = statistics.log_sums.iter().zip(&summands.multipliers).map(|(log_sums, &g)| {
+            let sums = log_sums[anchors.clone()].iter().zip(hardest);
+            sums.map(|(sum, hardest)| if sum.is_finite() { round(sum - f64::from(g) * hardest) } else { 0.0 }).collect()
+        });
         let sums = self.log_sums.iter().zip(&statistics.log_sums).zip(&summands.multipliers);
         let weights = sums.map(|((slopes, sums), &g)| {
             let slopes = slopes[anchors.clone()].iter().zip(&sums[anchors.clone()]);
@@ -196,7 +208,8 @@ impl Partials {
         };
         AnchorWeights {
             weights: weights.collect(),
-            log_sums,
+            leads: leads.collect(),
+            origins: hardest.iter().map(|&x| if x.is_finite() { round(x) } else { 0.0 }).collect(),
             logistic: of_anchors(&self.logistic),
             positives: of_anchors(&self.other_positives),
         }

@@ -167,9 +167,9 @@ impl Portable<'_> {
             for strip in self.strips(grid, cancelled) {
                 let weights = partials.weights(statistics, summands, grid.anchors_of(&strip.rows));
                 let mut slopes = strip.logits.zeros_like();
-                for ((weight, log_sum), &g) in weights.weights.iter().zip(&weights.log_sums).zip(&summands.multipliers)
-                {
-                    let share = (strip.logits.clone().mul_scalar(g) - column(log_sum)).exp();
+                let behind = strip.logits.clone() - column(&weights.origins);
+                for ((weight, lead), &g) in weights.weights.iter().zip(&weights.leads).zip(&summands.multipliers) {
+                    let share = (behind.clone().mul_scalar(g) - column(lead)).exp();
                     slopes = slopes + share * column(weight);
                 }
                 if let (Some(bias), false) = (summands.bias, weights.logistic.is_empty()) {

@@ -134,7 +134,7 @@ impl VectorLoop for RowSums<'_> {
                 continue;
             }
             for (sums, &g) in self.sums.sums.iter_mut().zip(self.multipliers) {
-                sums[anchor] += sum_of_exponentials::<FMA>(row, g, -g * origin);
+                sums[anchor] += sum_of_exponentials::<FMA>(row, g, origin, 0.0);
             }
         }
     }
@@ -284,7 +284,7 @@ impl VectorLoop for SumOfAll<'_> {
         let mut sum = 0.0;
         // In parts, because a sum in f32 should be short.
         for part in self.logits.chunks(1024) {
-            sum += sum_of_exponentials::<FMA>(part, self.g, self.offset);
+            sum += sum_of_exponentials::<FMA>(part, self.g, 0.0, self.offset);
         }
         sum
     }
@@ -309,19 +309,19 @@ fn largest(row: &[f32]) -> f32 {
     largest
 }
 
-/// `Σ exp(g·x + offset)`.
+/// `Σ exp(g·(x − origin) + offset)`.
 #[inline(always)]
-fn sum_of_exponentials<const FMA: bool>(row: &[f32], g: f32, offset: f32) -> f64 {
+fn sum_of_exponentials<const FMA: bool>(row: &[f32], g: f32, origin: f32, offset: f32) -> f64 {
     let mut lanes = [0.0_f32; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
         for (sum, &logit) in lanes.iter_mut().zip(chunk) {
-            *sum += exp::<FMA>(mul_add::<FMA>(g, logit, offset));
+            *sum += exp::<FMA>(mul_add::<FMA>(g, logit - origin, offset));
         }
     }
     let mut total = 0.0;
     for &logit in rest {
-        total += f64::from(exp::<FMA>(mul_add::<FMA>(g, logit, offset)));
+        total += f64::from(exp::<FMA>(mul_add::<FMA>(g, logit - origin, offset)));
     }
     for sum in lanes {
         total += f64::from(sum);
@@ -330,13 +330,18 @@ fn sum_of_exponentials<const FMA: bool>(row: &[f32], g: f32, offset: f32) -> f64
 }
 
 /// How the loss of some anchors changes with their candidates:
-/// `dL/dx = Σ_g weight_g · exp(g·x − log_sum_g) + logistic · sigmoid(x + b)`.
+/// `dL/dx = Σ_g weight_g · exp(g·(x − origin) − lead_g) + logistic · sigmoid(x + b)`.
+///
+/// The origin, the largest logit, is taken away first: at low temperatures the logits are so large that `g·x` would lose
+/// what tells them apart.
 #[derive(Clone, Debug)]
 pub(super) struct AnchorWeights {
     /// Per multiplier and anchor: `g · dL/dLSE_g`, zero where there is no candidate.
     pub(super) weights: Vec<Vec<f32>>,
-    /// Per multiplier and anchor, finite.
-    pub(super) log_sums: Vec<Vec<f32>>,
+    /// Per multiplier and anchor `ln Σ exp(g·(x − origin))`, finite.
+    pub(super) leads: Vec<Vec<f32>>,
+    /// Per anchor, finite.
+    pub(super) origins: Vec<f32>,
     /// Per anchor `dL/dΣ softplus`; empty without such sums.
     pub(super) logistic: Vec<f32>,
     /// Per anchor `dL/dx` of another positive; empty where there are none.
@@ -368,15 +373,16 @@ impl VectorLoop for RowSlopes<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let AnchorWeights { weights, log_sums, logistic: logistic_weights, .. } = self.weights;
+        let AnchorWeights { weights, leads, origins, logistic: logistic_weights, .. } = self.weights;
         let Summands { multipliers, bias } = self.summands;
         let rows = self.out.chunks_exact_mut(self.width).zip(self.logits.chunks_exact(self.width));
         for (anchor, (out, row)) in rows.enumerate() {
             out.fill(0.0);
-            for ((weights, log_sums), &g) in weights.iter().zip(log_sums).zip(multipliers) {
-                let (weight, log_sum) = (weights[anchor], log_sums[anchor]);
+            let origin = origins[anchor];
+            for ((weights, leads), &g) in weights.iter().zip(leads).zip(multipliers) {
+                let (weight, lead) = (weights[anchor], leads[anchor]);
                 for (out, &logit) in out.iter_mut().zip(row) {
-                    *out = mul_add::<FMA>(weight, exp::<FMA>(mul_add::<FMA>(g, logit, -log_sum)), *out);
+                    *out = mul_add::<FMA>(weight, exp::<FMA>(mul_add::<FMA>(g, logit - origin, -lead)), *out);
                 }
             }
             if let (Some(bias), Some(&weight)) = (*bias, logistic_weights.get(anchor)) {
@@ -402,14 +408,14 @@ impl VectorLoop for ColumnSlopes<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let AnchorWeights { weights, log_sums, logistic: logistic_weights, .. } = self.weights;
+        let AnchorWeights { weights, leads, origins, logistic: logistic_weights, .. } = self.weights;
         let Summands { multipliers, bias } = self.summands;
         let width = self.width;
         for (out, row) in self.out.chunks_exact_mut(width).zip(self.logits.chunks_exact(width)) {
-            for ((weights, log_sums), &g) in weights.iter().zip(log_sums).zip(multipliers) {
-                let anchors = weights[..width].iter().zip(&log_sums[..width]);
-                for ((out, &logit), (&weight, &log_sum)) in out.iter_mut().zip(row).zip(anchors) {
-                    *out = mul_add::<FMA>(weight, exp::<FMA>(mul_add::<FMA>(g, logit, -log_sum)), *out);
+            for ((weights, leads), &g) in weights.iter().zip(leads).zip(multipliers) {
+                let anchors = weights[..width].iter().zip(&leads[..width]).zip(&origins[..width]);
+                for ((out, &logit), ((&weight, &lead), &origin)) in out.iter_mut().zip(row).zip(anchors) {
+                    *out = mul_add::<FMA>(weight, exp::<FMA>(mul_add::<FMA>(g, logit - origin, -lead)), *out);
                 }
             }
             if let Some(bias) = *bias {
