@@ -224,6 +224,30 @@ fn a_wrong_configuration_names_the_key_and_the_nearest_one() {
 }
 
 #[test]
+fn every_objective_trains() {
+    let dir = with_pictures(4, 1);
+    for (run, loss) in [
+        ("nt_xent", ""),
+        ("info_nce", ", both_ways = true"),
+        ("debiased", ", tau_plus = { classes = 10 }"),
+        ("hard_negative", ", tau_plus = 0.1, beta = 1.0, final_beta = 0.0"),
+        ("decoupled", ", n_cancelled = 2"),
+        ("decoupled_weighted", ", sigma = 0.5, detach_weight = true"),
+        ("sup_con", ""),
+        ("in_batch_logistic", ", bias = -4.0, corrected = true, n_cancelled = 1"),
+    ] {
+        let loss = format!(r#"loss={{kind = "{run}", temperature = 0.5{loss}}}"#);
+        succeeds(dir.path(), &pretrain_args("pictures/train", run, &["--set", &loss, "--set", "length.steps=2"]));
+        for step in metrics(&dir.path().join(run)) {
+            let loss = step["loss"].as_f64().expect("a finite loss");
+            let chance = step["chance"].as_f64().expect("a finite chance line");
+            assert!((loss - chance).abs() < 3.0, "{run}: {loss} at the beginning, chance {chance}");
+            assert!(step["gradient_norm"].as_f64().expect("finite") > 0.0, "{run}");
+        }
+    }
+}
+
+#[test]
 fn two_runs_never_share_a_directory() {
     let dir = with_pictures(4, 0);
     let args = pretrain_args("pictures/train", "run", &["--set", "length.steps=1"]);

@@ -44,8 +44,9 @@ pub struct ContrastStats {
     /// The proof asks for independent candidates. Between the kinds of views ([`crate::InfoNce`]) they are; where all views meet,
     /// the two of an image are not, and the number can exceed the truth by some thousandths of a nat.
     pub mutual_information: Option<f64>,
-    /// Share of the anchors whose most similar other view, of those neither left out nor cancelled, is their partner. Chance is one in the number
-    /// of views it is told from, which are `2N − 1` or, between the kinds of views, N; a collapsed batch scores 0, and so does an anchor without candidates.
+    /// Share of the anchors whose most similar other view, of those neither left out nor cancelled, is their partner. Chance
+    /// is `1/(2N − 1)` or, between the kinds of views, `1/N`. A collapsed batch scores 0, and so does an anchor without
+    /// candidates.
     pub top1: f64,
     /// Mean cosine of partners, in `[−1, 1]`.
     pub positive_similarity: f64,
@@ -91,13 +92,8 @@ impl ContrastStats {
         let info_nce = mean(&mut plain.zip(&rows.positive).map(|(a, p)| softplus(a - p)));
         let bound = mean(&mut rows.n_candidates.iter().map(|&n| (n as f64 + 1.0).ln())) - info_nce;
         let margin = RETRIEVAL_MARGIN / temperature;
-        let top1 = mean(
-            &mut rows
-                .positive
-                .iter()
-                .zip(&rows.hardest)
-                .map(|(p, hardest)| f64::from(hardest.is_finite() && p - hardest > margin)),
-        );
+        let is_found = |(p, hardest): (&f64, &f64)| hardest.is_finite() && p - hardest > margin;
+        let top1 = mean(&mut rows.positive.iter().zip(&rows.hardest).map(|row| f64::from(is_found(row))));
         let mut cosines: Vec<f64> = rows.pairs.iter().map(|p| p * temperature).collect();
         let positive_similarity = cosines.iter().sum::<f64>() / cosines.len() as f64;
 

@@ -51,6 +51,7 @@ impl DecoupledWeightedConfig {
     /// [`ObjectiveError::Temperature`] unless `1e-6 ≤ τ ≤ 1e6`, [`ObjectiveError::Sigma`] unless `1e-6 ≤ σ ≤ 1e6`.
     pub fn init(&self) -> Result<Decoupled, ObjectiveError> {
         let (temperature, sigma) = (check_temperature(self.temperature)?, self.sigma);
+        // It divides cosines, as a temperature does.
         if !TEMPERATURES.contains(&sigma) {
             return Err(ObjectiveError::Sigma { got: sigma });
         }

@@ -16,9 +16,9 @@ use crate::{
 /// these two.
 ///
 /// The contract, which one test suite holds every objective to: the value and the gradient do not depend on the order
-/// of the images, on the scale of the embeddings or, unless the field goes one way, on which view comes first; [`forward`](Self::forward) and
-/// [`contrast`](Self::contrast) agree with each other and with finite differences; finite embeddings, zero rows among
-/// them, give finite results.
+/// of the images, on the scale of the embeddings or, unless the field goes one way, on which view comes first;
+/// [`forward`](Self::forward) and [`contrast`](Self::contrast) agree with each other and with finite differences; finite
+/// embeddings, zero rows among them, give finite results.
 ///
 /// # Cost
 /// Time `O(N²·D)`: each half of the similarity matrix twice, once for the statistics and once for the gradient. Memory
@@ -113,8 +113,8 @@ pub trait Objective: Debug + Send + Sync {
         loss_at(self, n_images, 1.0)
     }
 
-    /// The loss of an ideal encoder on a batch of `n_images`, 2 at least, in nats: partners equal, other images orthogonal. None where it
-    /// depends on the labels.
+    /// The loss of an ideal encoder on a batch of `n_images`, 2 at least, in nats: partners equal, other images orthogonal.
+    /// None where it depends on the labels.
     fn floor(&self, n_images: usize) -> Option<f64> {
         (!self.is_supervised()).then(|| loss_at(self, n_images, 0.0))
     }
@@ -129,7 +129,7 @@ pub(crate) fn sloped<const D: usize>(x: Tensor<D>, d: Tensor<D>) -> Tensor<1> {
 }
 
 /// The loss where partners coincide and all other cosines are `cosine`.
-pub(crate) fn loss_at<O: Objective + ?Sized>(objective: &O, n_images: usize, cosine: f64) -> f64 {
+fn loss_at<O: Objective + ?Sized>(objective: &O, n_images: usize, cosine: f64) -> f64 {
     let n_images = n_images.max(2);
     let n_candidates = objective.field().n_candidates(n_images).saturating_sub(objective.n_cancelled()).max(1);
     let inv_temperature = objective.temperature().recip();

@@ -225,7 +225,7 @@ impl PairedViews {
 }
 
 /// The gradient in the float type of its embeddings. Those of f16, whose rows can be as short as 1e-7, have gradients
-/// beyond that type: they become its largest number, which is a step in the right direction, and not infinite.
+/// beyond that type: such numbers become its largest one, with their sign.
 fn as_type(d_z: Tensor<2>, dtype: DType) -> Tensor<2> {
     const LARGEST_F16: f32 = 65_504.0;
     if dtype == DType::F16 { d_z.clamp(-LARGEST_F16, LARGEST_F16).cast(dtype) } else { d_z.cast(dtype) }
