@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use twoview_pixels::{DecodeError, DecodeLimits, Format, Image, decode, read_header};
+use twoview_pixels::{DecodeError, DecodeLimits, Format, Image, decode, decode_into, read_header};
 
 use crate::escaped_path::{escape_relative, sort_key};
 use crate::folder_listing::{EXTENSIONS, Listing, list_folder};
-use crate::source::{Problem, SampleError, Source};
+use crate::source::{Problem, ReadBuffers, SampleError, Source};
 use crate::{BadFile, ClassCount, Fingerprint, ScanReport, SizeRange, escape_path};
 
 /// Folder names that are parts of a data set rather than classes.
@@ -248,18 +248,20 @@ impl Source for FolderSource {
         self.root.join(&self.pictures[i].relative)
     }
 
-    fn image(&self, i: usize) -> Result<Cow<'_, Image>, SampleError> {
+    fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
         let picture = &self.pictures[i];
         if let Some(pixels) = &picture.pixels {
-            return Ok(Cow::Borrowed(pixels));
+            return Ok(pixels);
         }
         let path = self.path(i);
         let failed = |problem| SampleError { path: path.clone(), problem };
-        let bytes = read_file(&path, &self.limits).map_err(failed)?;
-        if Fingerprint::of(&bytes) != picture.content {
+        let ReadBuffers { bytes, image } = buffers;
+        read_file(&path, &self.limits, bytes).map_err(failed)?;
+        if Fingerprint::of(bytes) != picture.content {
             return Err(failed(Problem::Changed { scanned_bytes: picture.bytes, found_bytes: bytes.len() as u64 }));
         }
-        decode(&bytes, &self.limits).map(Cow::Owned).map_err(|error| failed(Problem::Decode(error)))
+        decode_into(bytes, &self.limits, image).map_err(|error| failed(Problem::Decode(error)))?;
+        Ok(image)
     }
 }
 
@@ -316,7 +318,8 @@ fn scan_all(
 }
 
 fn scan_one(path: &Path, limits: &DecodeLimits, free_bytes: &AtomicU64) -> Result<Scan, Problem> {
-    let bytes = read_file(path, limits)?;
+    let mut bytes = Vec::new();
+    read_file(path, limits, &mut bytes)?;
     let header = read_header(&bytes, limits).map_err(Problem::Decode)?;
     let image = decode(&bytes, limits).map_err(Problem::Decode)?;
     let needed = image.as_rgb8().len() as u64;
@@ -332,7 +335,7 @@ fn scan_one(path: &Path, limits: &DecodeLimits, free_bytes: &AtomicU64) -> Resul
 }
 
 /// Reads a whole file and never more than the limit, even when the file grows meanwhile.
-fn read_file(path: &Path, limits: &DecodeLimits) -> Result<Vec<u8>, Problem> {
+fn read_file(path: &Path, limits: &DecodeLimits, bytes: &mut Vec<u8>) -> Result<(), Problem> {
     let max_file_bytes = limits.max_file_bytes;
     let file = File::open(path).map_err(Problem::Read)?;
     let size = file.metadata().map_err(Problem::Read)?.len();
@@ -340,9 +343,9 @@ fn read_file(path: &Path, limits: &DecodeLimits) -> Result<Vec<u8>, Problem> {
         return Err(Problem::Decode(DecodeError::FileTooLarge { bytes: size, max_file_bytes }));
     }
     // One byte more than allowed is enough for the decoder to refuse a file that has grown since.
-    let mut bytes = Vec::new();
-    file.take(max_file_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(Problem::Read)?;
-    Ok(bytes)
+    bytes.clear();
+    file.take(max_file_bytes.saturating_add(1)).read_to_end(bytes).map_err(Problem::Read)?;
+    Ok(())
 }
 
 /// Class folders by the bytes of their names; none when the pictures are unlabelled.

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use twoview_pixels::{Filter, Normalize, resize_center_crop};
 
 use crate::loader::MAX_SIDE_PX;
-use crate::{LoaderError, Problem, SampleError, Source};
+use crate::{LoaderError, Problem, ReadBuffers, SampleError, Source};
 
 /// Consecutive pictures of a source, resized, normalized, ready to become a tensor.
 ///
@@ -101,8 +101,9 @@ impl Iterator for ImageBatches<'_> {
 
 impl ImageBatches<'_> {
     fn write_row(&self, i: usize, out: &mut [f32]) -> Result<(), SampleError> {
-        let image = self.source.image(i)?;
-        let resized = resize_center_crop(&image, self.size_px, self.size_px, Filter::Bilinear)
+        let mut buffers = ReadBuffers::default();
+        let image = self.source.read(i, &mut buffers)?;
+        let resized = resize_center_crop(image, self.size_px, self.size_px, Filter::Bilinear)
             .map_err(|error| SampleError { path: self.source.path(i), problem: Problem::Resize(error) })?;
         self.normalize.write_chw(&resized, out).expect("a row has the size that was asked for");
         Ok(())

@@ -62,7 +62,7 @@ pub use loader::{EpochBatches, LoadError, Loader, LoaderConfig, LoaderError};
 pub use pattern_folder::{PatternFolder, PatternFolderConfig, PatternFolderError, write_pattern_folder};
 pub use patterns::{PatternsConfig, PatternsError, PatternsSource, Split};
 pub use scan_report::{BadFile, ClassCount, ScanReport, SizeRange};
-pub use source::{Problem, SampleError, Source};
+pub use source::{Problem, ReadBuffers, SampleError, Source};
 /// How pixels become numbers, named here because [`image_batches`] and [`Loader`] take one.
 pub use twoview_pixels::Normalize;
 pub use view_batch::{Replaced, ViewBatch};

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use twoview_augment::{Augment, Stream, ViewKey};
 use twoview_pixels::Normalize;
 
-use crate::{EpochOrder, Problem, Replaced, SampleError, Source, ViewBatch, stream_ops};
+use crate::{EpochOrder, Problem, ReadBuffers, Replaced, SampleError, Source, ViewBatch, stream_ops};
 
 /// How many other pictures are tried for one that failed before the loader gives up.
 const MAX_STAND_INS: u32 = 16;
@@ -445,11 +445,12 @@ impl BatchMaker {
 
     /// Writes the two views of picture `shown` that are keyed to `sample`.
     fn write_views(&self, shown: u32, sample: u32, row: &mut [&mut [f32]; 2]) -> Result<(), SampleError> {
-        let image = self.source.image(shown as usize)?;
+        let mut buffers = ReadBuffers::default();
+        let image = self.source.read(shown as usize, &mut buffers)?;
         for (view, out) in (0..).zip(row) {
             let key = ViewKey { seed: self.seed, epoch: self.epoch, sample: sample.into(), view };
             let plan = self.augment.plan(&key, image.width(), image.height());
-            let view = plan.render(&image).map_err(|error| SampleError {
+            let view = plan.render(image).map_err(|error| SampleError {
                 path: self.source.path(shown as usize),
                 problem: Problem::View(error),
             })?;

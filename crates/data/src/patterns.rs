@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use twoview_augment::Stream;
 use twoview_pixels::Image;
 
-use crate::{Fingerprint, SampleError, Source, stream_ops};
+use crate::{Fingerprint, ReadBuffers, SampleError, Source, stream_ops};
 
 /// Side of a picture in pixels.
 const SIDE: u32 = 32;
@@ -152,8 +152,8 @@ impl Source for PatternsSource {
         file_name(i).into()
     }
 
-    fn image(&self, i: usize) -> Result<Cow<'_, Image>, SampleError> {
-        Ok(Cow::Borrowed(&self.images[i]))
+    fn read<'a>(&'a self, i: usize, _: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
+        Ok(&self.images[i])
     }
 }
 

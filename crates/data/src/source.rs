@@ -36,11 +36,31 @@ pub trait Source: Send + Sync {
         PathBuf::from(self.name(i).as_ref())
     }
 
-    /// The pixels of picture `i`, borrowed where they are in memory.
+    /// The pixels of picture `i`: those in memory where it is held decoded, else read and decoded into `buffers`.
+    ///
+    /// A caller that goes through many pictures hands over the same buffers every time, so that nothing is allocated
+    /// once they have grown to the largest picture.
     ///
     /// # Errors
     /// [`SampleError`] when the file behind the picture vanished, changed or cannot be decoded.
-    fn image(&self, i: usize) -> Result<Cow<'_, Image>, SampleError>;
+    fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError>;
+
+    /// The pixels of picture `i` as a picture of its own, for callers that want only a few.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn image(&self, i: usize) -> Result<Image, SampleError> {
+        self.read(i, &mut ReadBuffers::default()).cloned()
+    }
+}
+
+/// Memory that reading one picture after the other goes through; see [`Source::read`].
+#[derive(Debug, Default)]
+pub struct ReadBuffers {
+    /// The bytes of a file.
+    pub bytes: Vec<u8>,
+    /// Its pixels.
+    pub image: Image,
 }
 
 /// A picture that cannot be used: which file, and what is wrong with it.

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use twoview_augment::{Augment, AugmentConfig, ViewKey};
 use twoview_data::{
     EpochOrder, Fingerprint, LoadError, Loader, LoaderConfig, LoaderError, PatternsConfig, PatternsSource, Problem,
-    SampleError, Source, Split, ViewBatch, image_batches,
+    ReadBuffers, SampleError, Source, Split, ViewBatch, image_batches,
 };
 use twoview_pixels::{Image, Normalize};
 
@@ -132,14 +132,15 @@ impl Source for Plain {
         format!("{i}.png").into()
     }
 
-    fn image(&self, i: usize) -> Result<Cow<'_, Image>, SampleError> {
+    fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         if self.fails.contains(&i) {
             let problem = Problem::Read(io::Error::other("gone"));
             return Err(SampleError { path: format!("{i}.png").into(), problem });
         }
         let shade = u8::try_from(i % 256).unwrap();
-        Ok(Cow::Owned(Image::filled(2, 2, [shade; 3]).unwrap()))
+        buffers.image = Image::filled(2, 2, [shade; 3]).unwrap();
+        Ok(&buffers.image)
     }
 }
 
@@ -240,9 +241,9 @@ impl Source for Panicking {
         self.0.name(i).into_owned().into()
     }
 
-    fn image(&self, i: usize) -> Result<Cow<'_, Image>, SampleError> {
+    fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
         assert_ne!(i, 13, "picture 13 breaks everything");
-        self.0.image(i).map(|image| Cow::Owned(image.into_owned()))
+        self.0.read(i, buffers)
     }
 }
 

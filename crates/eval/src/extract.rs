@@ -137,7 +137,7 @@ mod tests {
     use std::cell::RefCell;
 
     use burn::tensor::Device;
-    use twoview_data::Problem;
+    use twoview_data::{Problem, ReadBuffers};
     use twoview_encoder::{Arch, EncoderConfig, Stem};
     use twoview_pixels::Image;
 
@@ -169,12 +169,13 @@ mod tests {
         fn name(&self, i: usize) -> Cow<'_, str> {
             format!("{i}.png").into()
         }
-        fn image(&self, i: usize) -> Result<Cow<'_, Image>, SampleError> {
+        fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
             if self.broken == Some(i) {
                 return Err(SampleError { path: self.name(i).as_ref().into(), problem: Problem::NotAFile });
             }
             let grey = u8::try_from(i).expect("fewer than 256 pictures");
-            Ok(Cow::Owned(Image::filled(4, 4, [grey, 0, 255]).expect("16 pixels")))
+            buffers.image = Image::filled(4, 4, [grey, 0, 255]).expect("16 pixels");
+            Ok(&buffers.image)
         }
     }
 

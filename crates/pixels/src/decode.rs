@@ -165,18 +165,28 @@ pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, Decode
 /// assert!(error.to_string().ends_with("it looks like a web page, perhaps the error page of a failed download"));
 /// ```
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Image, DecodeError> {
+    let mut image = Image::default();
+    decode_into(bytes, limits, &mut image)?;
+    Ok(image)
+}
+
+/// [`decode`] into a picture whose memory is used again. After an error it holds a picture of no meaning.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_into(bytes: &[u8], limits: &DecodeLimits, image: &mut Image) -> Result<(), DecodeError> {
     let Header { format, width, height } = read_header(bytes, limits)?;
-    let pixels = catching_panics(format, || match format {
-        Format::Jpeg => jpeg::decode(bytes),
+    catching_panics(format, || match format {
+        Format::Jpeg => jpeg::decode_into(bytes, image.reshape(width, height)),
         other => {
             // 16 bytes per pixel are RGBA in f32, the widest there is; a slack for tables and small pictures.
             let allocation = (u64::from(width) * u64::from(height)).saturating_mul(16) + HEADER_ALLOCATION;
             let decoded = reader(bytes, other, allocation).decode().map_err(|error| failure(other, &error))?;
-            Ok(DynamicImage::into_rgb8(decoded).into_raw())
+            *image = Image::from_rgb8(width, height, DynamicImage::into_rgb8(decoded).into_raw())
+                .map_err(|error: ImageError| DecodeError::Corrupt { format, reason: error.to_string() })?;
+            Ok(())
         }
-    })?;
-    Image::from_rgb8(width, height, pixels)
-        .map_err(|error: ImageError| DecodeError::Corrupt { format, reason: error.to_string() })
+    })
 }
 
 /// Enough for the tables and metadata of a header; pixels come on top.

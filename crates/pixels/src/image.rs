@@ -75,6 +75,15 @@ impl Image {
         Ok(Image { width, height, pixels: rgb.repeat(width as usize * height as usize) })
     }
 
+    /// Makes this a picture of `width` by `height` pixels of any colour, in the memory it already has where that
+    /// suffices. Neither side may be 0.
+    pub(crate) fn reshape(&mut self, width: u32, height: u32) -> &mut [u8] {
+        debug_assert!(width > 0 && height > 0);
+        (self.width, self.height) = (width, height);
+        self.pixels.resize(width as usize * height as usize * 3, 0);
+        &mut self.pixels
+    }
+
     /// The result of a kernel that made `pixels` for these sides itself.
     pub(crate) fn from_kernel(width: u32, height: u32, pixels: Vec<u8>) -> Image {
         debug_assert_eq!(pixels.len(), width as usize * height as usize * 3);
@@ -123,6 +132,13 @@ fn byte_count(width: u32, height: u32) -> Result<u128, ImageError> {
         return Err(ImageError::Empty { width, height });
     }
     Ok(u128::from(width) * u128::from(height) * 3)
+}
+
+/// A single black pixel: something to decode into.
+impl Default for Image {
+    fn default() -> Self {
+        Image { width: 1, height: 1, pixels: vec![0; 3] }
+    }
 }
 
 /// Shows the sides and no pixels, so that a failed comparison stays readable.

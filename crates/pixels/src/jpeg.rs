@@ -29,17 +29,17 @@ pub(crate) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
     Ok((u32::from(info.width), u32::from(info.height)))
 }
 
-/// The RGB bytes of a complete file.
+/// Writes the RGB bytes of a complete file into `pixels`, which has the length that its header promises.
 ///
 /// The decoder notices missing data except in the last row of blocks, which in a 32-pixel picture is a quarter to a
 /// half of everything. A file that ends without the end marker is therefore decoded twice, with two different
 /// continuations: if any pixel depends on what follows the last byte, the file is truncated; if none does, only
 /// the marker is missing and the picture is whole. A picture in several scans could lack whole scans without
 /// a trace, so it must have its end marker.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+pub(crate) fn decode_into(bytes: &[u8], pixels: &mut [u8]) -> Result<(), DecodeError> {
     let structure = Structure::of(bytes);
     if structure.has_end {
-        return decoder(bytes).decode().map_err(|error| failure(bytes, &error));
+        return decoder(bytes).decode_into(pixels).map_err(|error| failure(bytes, &error));
     }
     if !structure.is_single_scan {
         return Err(DecodeError::Truncated { format: Format::Jpeg });
@@ -53,7 +53,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
         decoder(&file).decode().map_err(|_| DecodeError::Truncated { format: Format::Jpeg })
     };
     let (one, other) = (continued(0x5A)?, continued(0xA5)?);
-    if one == other { Ok(one) } else { Err(DecodeError::Truncated { format: Format::Jpeg }) }
+    if one != other || one.len() != pixels.len() {
+        return Err(DecodeError::Truncated { format: Format::Jpeg });
+    }
+    pixels.copy_from_slice(&one);
+    Ok(())
 }
 
 const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];

@@ -33,7 +33,7 @@ mod resample;
 
 pub use crate::blur::gaussian_blur;
 pub use crate::color::{brightness, contrast, grayscale, hue, saturation, solarize};
-pub use crate::decode::{DecodeError, DecodeLimits, Header, decode, read_header};
+pub use crate::decode::{DecodeError, DecodeLimits, Header, decode, decode_into, read_header};
 pub use crate::encode::{EncodeError, encode_png};
 pub use crate::flip::horizontal_flip;
 pub use crate::format::Format;
