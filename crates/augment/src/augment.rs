@@ -52,8 +52,17 @@ impl Augment {
     /// # Cost
     /// A few blocks of the generator per transform, far less than rendering; nothing is allocated but the list.
     pub fn plan(&self, key: &ViewKey, width: u32, height: u32) -> ViewPlan {
+        let mut plan = ViewPlan { source_width: 0, source_height: 0, ops: Vec::new() };
+        self.plan_into(key, width, height, &mut plan);
+        plan
+    }
+
+    /// [`plan`](Self::plan) into the memory of an earlier one.
+    pub fn plan_into(&self, key: &ViewKey, width: u32, height: u32, plan: &mut ViewPlan) {
         let (width, height) = (width.max(1), height.max(1));
-        let mut ops = Vec::with_capacity(self.transforms.len() + 3);
+        (plan.source_width, plan.source_height) = (width, height);
+        let ops = &mut plan.ops;
+        ops.clear();
         for (lane, transform) in &self.transforms {
             let mut stream = Stream::new(key.seed, key.epoch, key.sample, key.view, *lane);
             match *transform {
@@ -73,9 +82,19 @@ impl Augment {
                         ops.push(PlannedOp::HorizontalFlip);
                     }
                 }
+                TransformConfig::VerticalFlip { p } => {
+                    if stream.bool(p) {
+                        ops.push(PlannedOp::VerticalFlip);
+                    }
+                }
+                TransformConfig::QuarterTurns { p } => {
+                    if stream.bool(p) {
+                        ops.push(PlannedOp::QuarterTurns { turns: 1 + stream.below(3) });
+                    }
+                }
                 TransformConfig::ColorJitter { p, brightness, contrast, saturation, hue } => {
                     if stream.bool(p) {
-                        plan_jitter(&mut stream, [brightness, contrast, saturation, hue], &mut ops);
+                        plan_jitter(&mut stream, [brightness, contrast, saturation, hue], ops);
                     }
                 }
                 TransformConfig::Grayscale { p } => {
@@ -83,10 +102,10 @@ impl Augment {
                         ops.push(PlannedOp::Grayscale);
                     }
                 }
-                TransformConfig::GaussianBlur { p, kernel_px, sigma } => {
+                TransformConfig::GaussianBlur { p, kernel_px, sigma, method } => {
                     if stream.bool(p) {
                         let sigma = stream.uniform(sigma[0], sigma[1]);
-                        ops.push(PlannedOp::GaussianBlur { kernel_px, sigma });
+                        ops.push(PlannedOp::GaussianBlur { method, kernel_px, sigma });
                     }
                 }
                 TransformConfig::Solarize { p, threshold } => {
@@ -96,7 +115,6 @@ impl Augment {
                 }
             }
         }
-        ViewPlan { source_width: width, source_height: height, ops }
     }
 }
 

@@ -7,15 +7,21 @@ use crate::Augment;
 /// One transform and the ranges its parameters are drawn from.
 ///
 /// `p` is the probability that the transform happens at all. Every value is written out: none of them has a default
-/// except the filter, because each changes the result.
+/// except the filter and whose blur it is, because each changes the result.
 ///
 /// # Example
 /// ```
-/// use twoview_augment::TransformConfig;
+/// use twoview_augment::{BlurMethod, TransformConfig};
 ///
+/// let blur_of = |kernel_px| TransformConfig::GaussianBlur {
+///     p: 0.5,
+///     kernel_px,
+///     sigma: [0.1, 2.0],
+///     method: BlurMethod::Torchvision,
+/// };
 /// let blur: TransformConfig =
 ///     serde_json::from_str(r#"{"op": "gaussian_blur", "p": 0.5, "kernel_px": 23, "sigma": [0.1, 2.0]}"#)?;
-/// assert_eq!(blur, TransformConfig::GaussianBlur { p: 0.5, kernel_px: 23, sigma: [0.1, 2.0] });
+/// assert_eq!(blur, blur_of(23));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +42,16 @@ pub enum TransformConfig {
     /// Mirrors left and right.
     HorizontalFlip {
         /// Probability.
+        p: f32,
+    },
+    /// Turns the picture upside down: for pictures without an up and a down, seen from above or through a microscope.
+    VerticalFlip {
+        /// Probability.
+        p: f32,
+    },
+    /// Turns the picture by one, two or three right angles, equally likely; for the same pictures. No pixel is computed.
+    QuarterTurns {
+        /// Probability that it is turned at all; 0.75 makes the four positions equally likely.
         p: f32,
     },
     /// Changes brightness, contrast, saturation and hue, in random order.
@@ -66,6 +82,9 @@ pub enum TransformConfig {
         kernel_px: u32,
         /// Standard deviation in pixels, `[low, high]`, above 0 and at most 1000; uniform.
         sigma: [f32; 2],
+        /// Whose blur; that of Pillow has no use for `kernel_px`.
+        #[serde(default)]
+        method: BlurMethod,
     },
     /// Inverts the values of at least `threshold`.
     Solarize {
@@ -85,6 +104,19 @@ pub enum ResizeFilter {
     Bilinear,
     /// Antialiased cubic with `a = −1/2`.
     Bicubic,
+}
+
+/// Whose blur, as written in a run file; see [`BlurKind`](twoview_pixels::BlurKind).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlurMethod {
+    /// torchvision's. The default.
+    #[default]
+    Torchvision,
+    /// That of the SimCLR authors' code.
+    Simclr,
+    /// Pillow's three boxes, which lightly and solo-learn use.
+    Pillow,
 }
 
 /// The transforms in the order a picture meets them, drawn anew for each view.
@@ -194,6 +226,8 @@ impl TransformConfig {
         match self {
             TransformConfig::RandomResizedCrop { .. } => "random_resized_crop",
             TransformConfig::HorizontalFlip { .. } => "horizontal_flip",
+            TransformConfig::VerticalFlip { .. } => "vertical_flip",
+            TransformConfig::QuarterTurns { .. } => "quarter_turns",
             TransformConfig::ColorJitter { .. } => "color_jitter",
             TransformConfig::Grayscale { .. } => "grayscale",
             TransformConfig::GaussianBlur { .. } => "gaussian_blur",
@@ -210,6 +244,8 @@ impl TransformConfig {
             TransformConfig::Grayscale { .. } => 3,
             TransformConfig::GaussianBlur { .. } => 4,
             TransformConfig::Solarize { .. } => 5,
+            TransformConfig::VerticalFlip { .. } => 6,
+            TransformConfig::QuarterTurns { .. } => 7,
         }
     }
 
@@ -240,7 +276,7 @@ impl TransformConfig {
                 let expected = "a number from 0 to 0.5; 0 leaves the step out";
                 require("hue", (0.0..=0.5).contains(&hue), expected, hue.to_string())
             }
-            TransformConfig::GaussianBlur { p, kernel_px, sigma } => {
+            TransformConfig::GaussianBlur { p, kernel_px, sigma, method: _ } => {
                 probability(p)?;
                 let holds = (3..=MAX_KERNEL_PX).contains(&kernel_px) && kernel_px % 2 == 1;
                 require("kernel_px", holds, "an odd number from 3 to 511", kernel_px.to_string())?;
@@ -248,6 +284,8 @@ impl TransformConfig {
                 require("sigma", sigma[0] > 0.0 && is_range(sigma, 0.0, 1000.0), expected, format!("{sigma:?}"))
             }
             TransformConfig::HorizontalFlip { p }
+            | TransformConfig::VerticalFlip { p }
+            | TransformConfig::QuarterTurns { p }
             | TransformConfig::Grayscale { p }
             | TransformConfig::Solarize { p, threshold: _ } => probability(p),
         }
@@ -311,7 +349,7 @@ mod tests {
             vec![CROP, jitter(0.4, 0.6)],
             "augment[1] (color_jitter): hue must be a number from 0 to 0.5; 0 leaves the step out, got 0.6",
         );
-        let blur = |kernel_px, sigma| GaussianBlur { p: 0.5, kernel_px, sigma };
+        let blur = |kernel_px, sigma| GaussianBlur { p: 0.5, kernel_px, sigma, method: BlurMethod::Torchvision };
         check(
             vec![CROP, blur(22, [0.1, 2.0])],
             "augment[1] (gaussian_blur): kernel_px must be an odd number from 3 to 511, got 22",

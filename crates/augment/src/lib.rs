@@ -2,10 +2,10 @@
 //!
 //! An [`AugmentConfig`] lists transforms in the order a picture meets them; [`AugmentConfig::init`] checks it and
 //! makes an [`Augment`]. [`Augment::plan`] draws every random decision of one view into a [`ViewPlan`], plain data
-//! that can be printed, stored and replayed; [`ViewPlan::render`] makes the view without further chance.
+//! that can be printed, stored and replayed; a [`Renderer`] makes the view without further chance.
 //!
 //! ```text
-//! AugmentConfig -> Augment --(ViewKey, width, height)--> ViewPlan --(Image)--> Image
+//! AugmentConfig -> Augment --(ViewKey, width, height)--> ViewPlan --(Renderer, Image)--> Planes
 //! ```
 //!
 //! The numbers come from a [`Stream`], a generator addressed by (seed, epoch, sample, view, op). It has no state that
@@ -38,12 +38,14 @@
 mod augment;
 mod augment_config;
 mod crop_sampler;
+mod renderer;
 mod stream;
 mod view_key;
 mod view_plan;
 
 pub use crate::augment::Augment;
-pub use crate::augment_config::{AugmentConfig, AugmentError, ResizeFilter, TransformConfig};
+pub use crate::augment_config::{AugmentConfig, AugmentError, BlurMethod, ResizeFilter, TransformConfig};
+pub use crate::renderer::Renderer;
 pub use crate::stream::Stream;
 pub use crate::view_key::ViewKey;
 pub use crate::view_plan::{PlannedOp, RenderError, ViewPlan};

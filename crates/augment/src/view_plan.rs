@@ -1,15 +1,12 @@
 //! Every decision about one view, as plain data.
 
-use std::borrow::Cow;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use twoview_pixels::{
-    CropBox, CropError, Filter, Image, brightness, contrast, gaussian_blur, grayscale, horizontal_flip, hue,
-    resized_crop, saturation, solarize,
-};
+use twoview_pixels::{CropError, Image};
 
-use crate::ResizeFilter;
 use crate::augment_config::MAX_KERNEL_PX;
+use crate::{BlurMethod, Renderer, ResizeFilter};
 
 /// What happens to a picture to become one view, drawn by [`Augment::plan`](crate::Augment::plan).
 ///
@@ -42,7 +39,7 @@ pub struct ViewPlan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PlannedOp {
-    /// A box, resized to a square; see [`resized_crop`].
+    /// A box, resized to a square; see [`resized_crop`](twoview_pixels::resized_crop).
     ResizedCrop {
         /// Rows above the box.
         top: u32,
@@ -57,38 +54,48 @@ pub enum PlannedOp {
         /// How it is resized.
         filter: ResizeFilter,
     },
-    /// See [`horizontal_flip`].
+    /// See [`horizontal_flip`](twoview_pixels::horizontal_flip).
     HorizontalFlip,
-    /// See [`brightness`].
+    /// See [`vertical_flip`](twoview_pixels::vertical_flip).
+    VerticalFlip,
+    /// See [`quarter_turn`](twoview_pixels::quarter_turn).
+    QuarterTurns {
+        /// Right angles, counter-clockwise.
+        turns: u32,
+    },
+    /// See [`ColorOp::Brightness`](twoview_pixels::ColorOp::Brightness).
     Brightness {
         /// 1 changes nothing.
         factor: f32,
     },
-    /// See [`contrast`].
+    /// See [`ColorOp::Contrast`](twoview_pixels::ColorOp::Contrast).
     Contrast {
         /// 1 changes nothing.
         factor: f32,
     },
-    /// See [`saturation`].
+    /// See [`ColorOp::Saturation`](twoview_pixels::ColorOp::Saturation).
     Saturation {
         /// 1 changes nothing.
         factor: f32,
     },
-    /// See [`hue`].
+    /// See [`ColorOp::Hue`](twoview_pixels::ColorOp::Hue).
     Hue {
         /// Share of the colour circle; 0 changes nothing.
         turns: f32,
     },
-    /// See [`grayscale`].
+    /// See [`ColorOp::Grayscale`](twoview_pixels::ColorOp::Grayscale).
     Grayscale,
-    /// See [`gaussian_blur`].
+    /// See [`gaussian_blur`](twoview_pixels::gaussian_blur).
     GaussianBlur {
+        /// Whose blur.
+        #[serde(default)]
+        method: BlurMethod,
         /// Taps per side.
         kernel_px: u32,
         /// Standard deviation in pixels.
         sigma: f32,
     },
-    /// See [`solarize`].
+    /// See [`ColorOp::Solarize`](twoview_pixels::ColorOp::Solarize).
     Solarize {
         /// Smallest value that is inverted.
         threshold: u8,
@@ -127,47 +134,45 @@ impl ViewPlan {
     ///
     /// # Errors
     /// [`RenderError`] if the plan was drawn for a picture of another size or holds impossible parameters.
+    ///
+    /// # Cost
+    /// Allocates its buffers; a [`Renderer`] keeps them from view to view.
     pub fn render(&self, image: &Image) -> Result<Image, RenderError> {
-        let (width, height) = (image.width(), image.height());
-        if (width, height) != (self.source_width, self.source_height) {
-            let (expected_width, expected_height) = (self.source_width, self.source_height);
-            return Err(RenderError::OtherSize { expected_width, expected_height, width, height });
-        }
-        // A crop makes a new picture; only a plan that begins without one needs a copy.
-        let mut view = Cow::Borrowed(image);
-        for op in &self.ops {
-            op.apply(&mut view)?;
-        }
-        Ok(view.into_owned())
+        Ok(Renderer::default().render(self, image)?.to_image())
     }
 }
 
-impl PlannedOp {
-    fn apply(&self, view: &mut Cow<'_, Image>) -> Result<(), RenderError> {
-        match *self {
-            PlannedOp::ResizedCrop { top, left, height, width, size_px, filter } => {
-                let crop = CropBox { top, left, height, width };
-                let filter = match filter {
-                    ResizeFilter::Bilinear => Filter::Bilinear,
-                    ResizeFilter::Bicubic => Filter::Bicubic,
-                };
-                *view = Cow::Owned(resized_crop(view, crop, size_px, size_px, filter)?);
-            }
-            PlannedOp::HorizontalFlip => horizontal_flip(view.to_mut()),
-            PlannedOp::Brightness { factor } => brightness(view.to_mut(), factor.into()),
-            PlannedOp::Contrast { factor } => contrast(view.to_mut(), factor.into()),
-            PlannedOp::Saturation { factor } => saturation(view.to_mut(), factor.into()),
-            PlannedOp::Hue { turns } => hue(view.to_mut(), turns.into()),
-            PlannedOp::Grayscale => grayscale(view.to_mut()),
-            PlannedOp::GaussianBlur { kernel_px, sigma } => {
-                if kernel_px % 2 == 0 || kernel_px > MAX_KERNEL_PX {
-                    return Err(RenderError::Kernel { kernel_px });
-                }
-                gaussian_blur(view.to_mut(), kernel_px, sigma.into());
-            }
-            PlannedOp::Solarize { threshold } => solarize(view.to_mut(), threshold),
+/// The plan in words, one step after the other: `crop 120x96 at (14, 3) to 32 px, flip, hue +0.04`.
+impl fmt::Display for ViewPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ops.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (i, op) in self.ops.iter().enumerate() {
+            write!(f, "{}{op}", if i == 0 { "" } else { ", " })?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for PlannedOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            PlannedOp::ResizedCrop { top, left, height, width, size_px, filter } => {
+                write!(f, "crop {width}x{height} at ({left}, {top}) to {size_px} px")?;
+                if filter == ResizeFilter::Bicubic { f.write_str(" bicubic") } else { Ok(()) }
+            }
+            PlannedOp::HorizontalFlip => f.write_str("flip"),
+            PlannedOp::VerticalFlip => f.write_str("upside down"),
+            PlannedOp::QuarterTurns { turns } => write!(f, "turn {} degrees", 90 * turns),
+            PlannedOp::Brightness { factor } => write!(f, "brightness x{factor:.2}"),
+            PlannedOp::Contrast { factor } => write!(f, "contrast x{factor:.2}"),
+            PlannedOp::Saturation { factor } => write!(f, "saturation x{factor:.2}"),
+            PlannedOp::Hue { turns } => write!(f, "hue {turns:+.3}"),
+            PlannedOp::Grayscale => f.write_str("gray"),
+            PlannedOp::GaussianBlur { sigma, .. } => write!(f, "blur {sigma:.2} px"),
+            PlannedOp::Solarize { threshold } => write!(f, "solarize from {threshold}"),
+        }
     }
 }
 
@@ -185,7 +190,7 @@ mod tests {
     #[test]
     fn impossible_plans_are_errors() {
         check(
-            &[PlannedOp::GaussianBlur { kernel_px: u32::MAX, sigma: 1.0 }],
+            &[PlannedOp::GaussianBlur { method: BlurMethod::Torchvision, kernel_px: u32::MAX, sigma: 1.0 }],
             "kernel_px of a planned gaussian_blur must be an odd number up to 511, got 4294967295",
         );
         let crop =

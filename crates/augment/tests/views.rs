@@ -1,7 +1,9 @@
 //! What every view keeps: its address, its size, its independence of the other transforms.
 
 use proptest::prelude::*;
-use twoview_augment::{Augment, AugmentConfig, PlannedOp, ResizeFilter, TransformConfig, ViewKey, ViewPlan};
+use twoview_augment::{
+    Augment, AugmentConfig, BlurMethod, PlannedOp, ResizeFilter, TransformConfig, ViewKey, ViewPlan,
+};
 use twoview_pixels::Image;
 
 fn crop(size_px: u32) -> TransformConfig {
@@ -24,8 +26,10 @@ fn everything(size_px: u32) -> Vec<TransformConfig> {
         TransformConfig::HorizontalFlip { p: 0.5 },
         jitter(0.5, 0.8),
         TransformConfig::Grayscale { p: 0.5 },
-        TransformConfig::GaussianBlur { p: 0.5, kernel_px: 5, sigma: [0.1, 2.0] },
+        TransformConfig::GaussianBlur { p: 0.5, kernel_px: 5, sigma: [0.1, 2.0], method: BlurMethod::Torchvision },
         TransformConfig::Solarize { p: 0.5, threshold: 128 },
+        TransformConfig::VerticalFlip { p: 0.5 },
+        TransformConfig::QuarterTurns { p: 0.5 },
     ]
 }
 
@@ -74,7 +78,7 @@ fn views_are_pinned() {
         let view = augment.plan(&key, 61, 47).render(&image).expect("a plan for this picture");
         bytes.extend(view.into_rgb8());
     }
-    assert_eq!(format!("{:016x}", hash(&bytes)), "7e597af94cabf4fe");
+    assert_eq!(format!("{:016x}", hash(&bytes)), "1c5008fe1d5e013e");
 }
 
 #[test]
@@ -88,6 +92,8 @@ fn removing_a_transform_leaves_the_draws_of_the_others() {
         PlannedOp::Grayscale => 3,
         PlannedOp::GaussianBlur { .. } => 4,
         PlannedOp::Solarize { .. } => 5,
+        PlannedOp::VerticalFlip => 6,
+        PlannedOp::QuarterTurns { .. } => 7,
     };
     let whole = augment(all.clone());
     for removed in 1..all.len() {
@@ -117,12 +123,18 @@ fn other_values_of_a_transform_leave_the_draws_of_the_others() {
 
 #[test]
 fn transforms_of_the_same_kind_draw_apart() {
-    let blur = |sigma| TransformConfig::GaussianBlur { p: 0.5, kernel_px: 3, sigma };
+    let blur = |sigma| TransformConfig::GaussianBlur { p: 0.5, kernel_px: 3, sigma, method: BlurMethod::Torchvision };
     let plans = augment(vec![crop(32), blur([1.0, 1.0]), blur([2.0, 2.0])]);
     let mut counts = [0; 4];
     for key in keys(4000) {
         let plan = plans.plan(&key, 64, 64);
-        let has = |sigma| usize::from(plan.ops.contains(&PlannedOp::GaussianBlur { kernel_px: 3, sigma }));
+        let has = |sigma| {
+            usize::from(plan.ops.contains(&PlannedOp::GaussianBlur {
+                method: BlurMethod::Torchvision,
+                kernel_px: 3,
+                sigma,
+            }))
+        };
         counts[2 * has(1.0) + has(2.0)] += 1;
     }
     // Each combination with probability 1/4: 1000 with a standard deviation of 27.
@@ -133,7 +145,8 @@ fn transforms_of_the_same_kind_draw_apart() {
 fn probabilities_and_ranges_hold() {
     let plans = augment(everything(32));
     let n = 8000;
-    let mut counts = [0; 6];
+    let mut counts = [0; 8];
+    let mut turned = [0; 3];
     let mut first_steps = [0; 4];
     for key in keys(n) {
         let plan = plans.plan(&key, 300, 200);
@@ -160,7 +173,7 @@ fn probabilities_and_ranges_hold() {
                     counts[3] += 1;
                     None
                 }
-                PlannedOp::GaussianBlur { kernel_px, sigma } => {
+                PlannedOp::GaussianBlur { kernel_px, sigma, .. } => {
                     assert!(kernel_px == 5 && (0.1..=2.0).contains(&sigma));
                     counts[4] += 1;
                     None
@@ -168,6 +181,15 @@ fn probabilities_and_ranges_hold() {
                 PlannedOp::Solarize { threshold } => {
                     assert_eq!(threshold, 128);
                     counts[5] += 1;
+                    None
+                }
+                PlannedOp::VerticalFlip => {
+                    counts[6] += 1;
+                    None
+                }
+                PlannedOp::QuarterTurns { turns } => {
+                    counts[7] += 1;
+                    turned[turns as usize - 1] += 1;
                     None
                 }
             };
@@ -182,6 +204,7 @@ fn probabilities_and_ranges_hold() {
     assert_eq!(counts[0], 8000);
     // 4000 with a standard deviation of 45; of those jittered, each step is first with probability 1/4.
     assert!(counts[1..].iter().all(|&count| (3730..=4270).contains(&count)), "{counts:?}");
+    assert!(turned.iter().all(|&count| (1180..=1490).contains(&count)), "{turned:?}");
     assert!(first_steps.iter().all(|&count| (830..=1170).contains(&count)), "{first_steps:?}");
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::json;
 use twoview_augment::Stream;
-use twoview_data::ViewBatch;
+use twoview_data::{ViewBatch, ViewPixels};
 use twoview_encoder::{EncoderConfig, HeadConfig, Stem};
 use twoview_loss::{NtXentConfig, Objective, ObjectiveConfig, PairedViews};
 use twoview_optim::OptimizerConfig;
@@ -98,17 +98,15 @@ fn time_steps(
 
 fn random_batch(n: usize, side: usize) -> Result<ViewBatch, Failure> {
     let size_px = u32::try_from(side).or_exit(Exit::Usage)?;
-    let view = |view: u32| -> Vec<f32> {
-        let mut stream = Stream::new(0, 0, 0, view, 0);
-        (0..n * 3 * side * side).map(|_| stream.uniform_f32()).collect()
-    };
+    let mut stream = Stream::new(0, 0, 0, 0, 0);
+    let values = (0..2 * n * 3 * side * side).map(|_| stream.uniform_f32()).collect();
     Ok(ViewBatch {
         epoch: 0,
         index: 0,
         samples: (0..n as u64).collect(),
         labels: Vec::new(),
         size_px,
-        views: [view(0), view(1)],
+        views: ViewPixels::F32(values),
         replaced: Vec::new(),
     })
 }

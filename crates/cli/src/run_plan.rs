@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use burn::tensor::Device;
 use twoview_augment::AugmentError;
-use twoview_data::{Loader, LoaderConfig, LoaderError, Source};
+use twoview_data::{Loader, LoaderConfig, LoaderError, PixelType, Source};
 use twoview_eval::{KnnConfig, LinearProbeError};
 use twoview_loss::{Objective, ObjectiveConfig, ObjectiveError};
 use twoview_optim::{OptimizerError, Schedule, ScheduleError, SpanError};
@@ -116,7 +116,13 @@ impl RunPlan {
             Arc::new(file.augment.clone().init()?),
             normalize(&file.normalize)?,
             file.seed,
-            LoaderConfig { batch_size, drop_last: true, workers: file.data.workers, prefetch: PREFETCH },
+            LoaderConfig {
+                batch_size,
+                drop_last: true,
+                workers: file.data.workers,
+                prefetch: PREFETCH,
+                pixels: PixelType::F32,
+            },
         )?;
         let per_epoch = loader.batches_per_epoch() as u64;
         let steps = |key, span: &twoview_optim::Span| {

@@ -1,7 +1,9 @@
 //! Pictures in their own order and without chance, for evaluation and embedding.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
-use twoview_pixels::{Filter, Normalize, resize_center_crop};
+use twoview_pixels::{Filter, Normalize, Planes, Workspace, resize_center_crop};
 
 use crate::loader::MAX_SIDE_PX;
 use crate::{LoaderError, Problem, ReadBuffers, SampleError, Source};
@@ -99,13 +101,20 @@ impl Iterator for ImageBatches<'_> {
     }
 }
 
+thread_local! {
+    /// Memory that a thread of rayon's pool uses from picture to picture.
+    static BUFFERS: RefCell<(ReadBuffers, Workspace, Planes)> = RefCell::default();
+}
+
 impl ImageBatches<'_> {
     fn write_row(&self, i: usize, out: &mut [f32]) -> Result<(), SampleError> {
-        let mut buffers = ReadBuffers::default();
-        let image = self.source.read(i, &mut buffers)?;
-        let resized = resize_center_crop(image, self.size_px, self.size_px, Filter::Bilinear)
-            .map_err(|error| SampleError { path: self.source.path(i), problem: Problem::Resize(error) })?;
-        self.normalize.write_chw(&resized, out).expect("a row has the size that was asked for");
-        Ok(())
+        BUFFERS.with_borrow_mut(|(buffers, workspace, planes)| {
+            let image = self.source.read(i, buffers)?;
+            resize_center_crop(image, self.size_px, self.size_px, Filter::Bilinear, workspace, planes)
+                .map_err(|error| SampleError { path: self.source.path(i), problem: Problem::Resize(error) })?;
+            let written = self.normalize.write_chw(planes, out, workspace.instructions());
+            written.expect("a row has the size that was asked for");
+            Ok(())
+        })
     }
 }

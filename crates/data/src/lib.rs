@@ -17,7 +17,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use twoview_augment::{AugmentConfig, ResizeFilter, TransformConfig};
-//! use twoview_data::{Loader, LoaderConfig, PatternsConfig, PatternsSource, Split};
+//! use twoview_data::{Loader, LoaderConfig, PatternsConfig, PatternsSource, PixelType, Split};
 //! use twoview_pixels::Normalize;
 //!
 //! let pictures = PatternsSource::new(PatternsConfig { seed: 0, split: Split::Train, per_class: 2 })?;
@@ -28,13 +28,14 @@
 //!     filter: ResizeFilter::Bilinear,
 //! };
 //! let augment = AugmentConfig(vec![crop]).init()?;
-//! let config = LoaderConfig { batch_size: 8, drop_last: true, workers: 2, prefetch: 2 };
+//! let config =
+//!     LoaderConfig { batch_size: 8, drop_last: true, workers: 2, prefetch: 2, pixels: PixelType::F32 };
 //! let loader = Loader::new(Arc::new(pictures), Arc::new(augment), Normalize::NONE, 0, config)?;
 //!
 //! assert_eq!(loader.batches_per_epoch(), 2); // 20 pictures, the last 4 sit this epoch out
 //! for batch in loader.epoch(0, 0) {
 //!     let batch = batch?;
-//!     assert_eq!(batch.views[0].len(), 8 * 3 * 32 * 32);
+//!     assert_eq!(batch.views.len(), 2 * 8 * 3 * 32 * 32);
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -65,4 +66,4 @@ pub use scan_report::{BadFile, ClassCount, ScanReport, SizeRange};
 pub use source::{Problem, ReadBuffers, SampleError, Source};
 /// How pixels become numbers, named here because [`image_batches`] and [`Loader`] take one.
 pub use twoview_pixels::Normalize;
-pub use view_batch::{Replaced, ViewBatch};
+pub use view_batch::{PixelType, Replaced, ViewBatch, ViewPixels};

@@ -12,10 +12,12 @@ use std::thread::{self, JoinHandle};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
-use twoview_augment::{Augment, Stream, ViewKey};
-use twoview_pixels::Normalize;
+use twoview_augment::{Augment, Renderer, Stream, ViewKey, ViewPlan};
+use twoview_pixels::{Instructions, Normalize, Planes};
 
-use crate::{EpochOrder, Problem, ReadBuffers, Replaced, SampleError, Source, ViewBatch, stream_ops};
+use crate::{
+    EpochOrder, PixelType, Problem, ReadBuffers, Replaced, SampleError, Source, ViewBatch, ViewPixels, stream_ops,
+};
 
 /// How many other pictures are tried for one that failed before the loader gives up.
 const MAX_STAND_INS: u32 = 16;
@@ -31,10 +33,13 @@ pub struct LoaderConfig {
     pub batch_size: usize,
     /// Whether the pictures that do not fill a last batch sit the epoch out. A single one left over always does.
     pub drop_last: bool,
-    /// Threads that decode and augment, at least 1. Changes no batch.
+    /// Threads that decode and augment; with 0 the caller's own makes each batch when it is asked for. Changes no batch.
     pub workers: usize,
     /// How many batches may be made before the loop asks for them, at least 1. Changes no batch.
     pub prefetch: usize,
+    /// What views are made of.
+    #[serde(default)]
+    pub pixels: PixelType,
 }
 
 /// Hands out the batches of any epoch, each a pure function of the source, the augmentation, `(seed, epoch)` and its
@@ -53,14 +58,23 @@ pub struct LoaderConfig {
 /// # Threads
 /// Each epoch has its own `workers` threads and one more that keeps the order. They are at most `prefetch` batches ahead
 /// of the loop, the one being made included, and have all ended when [`EpochBatches`] is dropped.
+///
+/// # Cost
+/// A thread reads, decodes and renders in buffers of its own, and a batch that comes back through
+/// [`recycle`](Self::recycle) is filled again, so that nothing is allocated from picture to picture.
 pub struct Loader {
     source: Arc<dyn Source>,
     augment: Arc<Augment>,
     normalize: Normalize,
     seed: u64,
     config: LoaderConfig,
+    instructions: Instructions,
+    spare: Arc<Spare>,
     n_pictures: u32,
 }
+
+/// Memory of batches that came back.
+type Spare = Mutex<Vec<ViewPixels>>;
 
 /// Why a loader cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,9 +112,6 @@ pub enum LoaderError {
         /// How many pictures there are, and so the largest valid batch.
         pictures: usize,
     },
-    /// Somebody has to do the work.
-    #[error("workers must be at least 1, got 0")]
-    NoWorkers,
     /// Without a batch in the making nothing is ready when the loop asks.
     #[error("prefetch must be at least 1, got 0")]
     NoPrefetch,
@@ -165,12 +176,9 @@ impl Loader {
         config: LoaderConfig,
     ) -> Result<Self, LoaderError> {
         let pictures = source.len();
-        let LoaderConfig { batch_size, workers, prefetch, .. } = config;
+        let LoaderConfig { batch_size, prefetch, .. } = config;
         if batch_size < 2 {
             return Err(LoaderError::BatchTooSmall { least: 2, got: batch_size });
-        }
-        if workers == 0 {
-            return Err(LoaderError::NoWorkers);
         }
         if prefetch == 0 {
             return Err(LoaderError::NoPrefetch);
@@ -182,7 +190,23 @@ impl Loader {
             return Err(LoaderError::BatchLargerThanData { batch_size, pictures });
         }
         let n_pictures = u32::try_from(pictures).map_err(|_| LoaderError::TooManyPictures { got: pictures })?;
-        Ok(Self { source, augment, normalize, seed, config, n_pictures })
+        let (instructions, spare) = (Instructions::best(), Arc::default());
+        Ok(Self { source, augment, normalize, seed, config, instructions, spare, n_pictures })
+    }
+
+    /// The same batches made by other instructions, for comparing their speed.
+    pub fn with_instructions(self, instructions: Instructions) -> Self {
+        Self { instructions, ..self }
+    }
+
+    /// Takes back a batch that is not needed any more, so that its memory is filled again.
+    pub fn recycle(&self, batch: ViewBatch) {
+        // More than are ever on their way at once would only lie around.
+        let most = self.config.prefetch + 1;
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < most {
+            spare.push(batch.views);
+        }
     }
 
     /// How many batches an epoch has, at least 1.
@@ -229,10 +253,20 @@ impl Loader {
             epoch,
             n_pictures: self.n_pictures,
             batch_size: self.config.batch_size,
+            pixels: self.config.pixels,
             order: EpochOrder::new(self.n_pictures, self.seed, epoch),
+            spare: Arc::clone(&self.spare),
+            workplaces: (0..self.config.workers.max(1))
+                .map(|_| Mutex::new(Workplace::new(self.instructions)))
+                .collect(),
             abandoned: Arc::default(),
         };
         let workers = self.config.workers;
+        if workers == 0 {
+            let mut inline = EpochBatches::waiting(epoch, first_batch..batches);
+            inline.maker = Some(maker);
+            return inline;
+        }
         EpochBatches::start(maker, first_batch..batches, workers, self.config.prefetch)
             .unwrap_or_else(|reason| EpochBatches::failed(epoch, LoadError::Threads { workers, reason }))
     }
@@ -243,6 +277,8 @@ impl Loader {
 /// Dropping it stops the threads and waits for them, which takes no longer than the views of one picture per thread.
 pub struct EpochBatches {
     epoch: u32,
+    /// Where no threads were asked for, what they would have run.
+    maker: Option<BatchMaker>,
     /// Batches still to come; empty after an error.
     due: Range<usize>,
     failure: Option<LoadError>,
@@ -252,9 +288,12 @@ pub struct EpochBatches {
 }
 
 impl EpochBatches {
+    fn waiting(epoch: u32, due: Range<usize>) -> Self {
+        Self { epoch, maker: None, due, failure: None, receiver: None, conductor: None, abandoned: Arc::default() }
+    }
+
     fn finished(epoch: u32, batches: usize) -> Self {
-        let due = batches..batches;
-        Self { epoch, due, failure: None, receiver: None, conductor: None, abandoned: Arc::default() }
+        Self::waiting(epoch, batches..batches)
     }
 
     fn failed(epoch: u32, failure: LoadError) -> Self {
@@ -272,7 +311,9 @@ impl EpochBatches {
         let conductor = thread::Builder::new()
             .name("twoview-loader".to_owned())
             .spawn(move || conduct(&maker, to_make, &crew, &sender))?;
-        Ok(Self { epoch, due, failure: None, receiver: Some(receiver), conductor: Some(conductor), abandoned })
+        let mut batches = Self::waiting(epoch, due);
+        (batches.receiver, batches.conductor, batches.abandoned) = (Some(receiver), Some(conductor), abandoned);
+        Ok(batches)
     }
 
     fn stop(&mut self) {
@@ -295,6 +336,16 @@ impl Iterator for EpochBatches {
             return Some(Err(failure));
         }
         let batch = self.due.next()?;
+        if let Some(maker) = &self.maker {
+            // As in a crew: what is left half done on a panic is a batch that nobody will see.
+            let made = panic::catch_unwind(AssertUnwindSafe(|| maker.make(batch))).unwrap_or_else(|payload| {
+                Err(LoadError::Panicked { epoch: self.epoch, batch, message: message_of(&*payload) })
+            });
+            if made.is_err() {
+                self.stop();
+            }
+            return Some(made);
+        }
         let received = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok()).unwrap_or_else(|| {
             let message = "it ended without a word".to_owned();
             Err(LoadError::Panicked { epoch: self.epoch, batch, message })
@@ -388,7 +439,11 @@ struct BatchMaker {
     epoch: u32,
     n_pictures: u32,
     batch_size: usize,
+    pixels: PixelType,
     order: EpochOrder,
+    spare: Arc<Spare>,
+    /// One for each thread; a thread never waits for another's.
+    workplaces: Vec<Mutex<Workplace>>,
     /// Set when the iterator is gone and the rest of the work is in vain.
     abandoned: Arc<AtomicBool>,
 }
@@ -405,12 +460,26 @@ impl BatchMaker {
         let order = self.order.as_slice();
         let start = index * self.batch_size;
         let shown = &order[start..order.len().min(start + self.batch_size)];
-        let mut first = vec![0.0; shown.len() * row_len];
-        let mut second = vec![0.0; shown.len() * row_len];
-        let rows = first.par_chunks_mut(row_len).zip(second.par_chunks_mut(row_len));
-        let outcomes: Vec<Result<Option<Replaced>, LoadError>> = (rows.zip(shown).enumerate())
-            .map(|(position, (row, &sample))| self.write_row(position, sample, [row.0, row.1]))
-            .collect();
+        let length = 2 * shown.len() * row_len;
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let (views, outcomes) = match self.pixels {
+            PixelType::F32 => {
+                let mut values = if let Some(ViewPixels::F32(values)) = spare { values } else { Vec::new() };
+                values.resize(length, 0.0);
+                let outcomes = self.write_rows(shown, row_len, &mut values, |view, out, instructions| {
+                    let written = self.normalize.write_chw(view, out, instructions);
+                    written.expect("a row has the size of the views");
+                });
+                (ViewPixels::F32(values), outcomes)
+            }
+            PixelType::U8 => {
+                let mut values = if let Some(ViewPixels::U8 { values, .. }) = spare { values } else { Vec::new() };
+                values.resize(length, 0);
+                let write = |view: &Planes, out: &mut [u8], _| out.copy_from_slice(view.as_chw());
+                let outcomes = self.write_rows(shown, row_len, &mut values, write);
+                (ViewPixels::U8 { values, normalize: self.normalize }, outcomes)
+            }
+        };
 
         let mut samples: Vec<u64> = shown.iter().map(|&sample| sample.into()).collect();
         let mut replaced = Vec::new();
@@ -422,20 +491,49 @@ impl BatchMaker {
         }
         let label = |&sample: &u64| self.source.label(usize::try_from(sample).ok()?).map(u64::from);
         let labels = samples.iter().map(label).collect::<Option<Vec<u64>>>().unwrap_or_default();
-        Ok(ViewBatch { epoch: self.epoch, index, samples, labels, size_px, views: [first, second], replaced })
+        Ok(ViewBatch { epoch: self.epoch, index, samples, labels, size_px, views, replaced })
     }
 
-    fn write_row(&self, position: usize, sample: u32, mut row: [&mut [f32]; 2]) -> Result<Option<Replaced>, LoadError> {
+    /// The views of all pictures shown, into the two halves of `values`.
+    fn write_rows<T: Send>(
+        &self,
+        shown: &[u32],
+        row_len: usize,
+        values: &mut [T],
+        write: impl Fn(&Planes, &mut [T], Instructions) + Sync,
+    ) -> Vec<Result<Option<Replaced>, LoadError>> {
+        let (first, second) = values.split_at_mut(shown.len() * row_len);
+        let one = |position: usize, first: &mut [T], second: &mut [T]| {
+            let workplace = &self.workplaces[rayon::current_thread_index().unwrap_or(0) % self.workplaces.len()];
+            let mut workplace = workplace.lock().unwrap_or_else(PoisonError::into_inner);
+            self.write_row(position, shown[position], [first, second], &write, &mut workplace)
+        };
+        if rayon::current_thread_index().is_some() {
+            let rows = first.par_chunks_mut(row_len).zip(second.par_chunks_mut(row_len)).enumerate();
+            return rows.map(|(position, (first, second))| one(position, first, second)).collect();
+        }
+        let rows = first.chunks_mut(row_len).zip(second.chunks_mut(row_len)).enumerate();
+        rows.map(|(position, (first, second))| one(position, first, second)).collect()
+    }
+
+    fn write_row<T>(
+        &self,
+        position: usize,
+        sample: u32,
+        mut row: [&mut [T]; 2],
+        write: &impl Fn(&Planes, &mut [T], Instructions),
+        workplace: &mut Workplace,
+    ) -> Result<Option<Replaced>, LoadError> {
         if self.is_abandoned() {
             return Ok(None);
         }
-        let Err(error) = self.write_views(sample, sample, &mut row) else { return Ok(None) };
+        let Err(error) = self.write_views(sample, sample, &mut row, write, workplace) else { return Ok(None) };
         let mut stream = Stream::new(self.seed, self.epoch, sample.into(), 0, stream_ops::STAND_IN);
         for _ in 0..MAX_STAND_INS {
             // Uniform among the others: step over the one that failed.
             let draw = stream.below(self.n_pictures - 1);
             let by = if draw < sample { draw } else { draw + 1 };
-            if self.write_views(by, sample, &mut row).is_ok() {
+            if self.write_views(by, sample, &mut row, write, workplace).is_ok() {
                 let (sample, by, reason) = (sample.into(), by.into(), error.problem.to_string());
                 return Ok(Some(Replaced { position, sample, path: error.path, reason, by }));
             }
@@ -444,18 +542,40 @@ impl BatchMaker {
     }
 
     /// Writes the two views of picture `shown` that are keyed to `sample`.
-    fn write_views(&self, shown: u32, sample: u32, row: &mut [&mut [f32]; 2]) -> Result<(), SampleError> {
-        let mut buffers = ReadBuffers::default();
-        let image = self.source.read(shown as usize, &mut buffers)?;
+    fn write_views<T>(
+        &self,
+        shown: u32,
+        sample: u32,
+        row: &mut [&mut [T]; 2],
+        write: &impl Fn(&Planes, &mut [T], Instructions),
+        workplace: &mut Workplace,
+    ) -> Result<(), SampleError> {
+        let Workplace { buffers, plan, renderer } = workplace;
+        let image = self.source.read(shown as usize, buffers)?;
         for (view, out) in (0..).zip(row) {
             let key = ViewKey { seed: self.seed, epoch: self.epoch, sample: sample.into(), view };
-            let plan = self.augment.plan(&key, image.width(), image.height());
-            let view = plan.render(image).map_err(|error| SampleError {
+            self.augment.plan_into(&key, image.width(), image.height(), plan);
+            let instructions = renderer.instructions();
+            let view = renderer.render(plan, image).map_err(|error| SampleError {
                 path: self.source.path(shown as usize),
                 problem: Problem::View(error),
             })?;
-            self.normalize.write_chw(&view, out).expect("a row has the size of the views");
+            write(view, out, instructions);
         }
         Ok(())
+    }
+}
+
+/// Where one thread works: everything that is used again from picture to picture.
+struct Workplace {
+    buffers: ReadBuffers,
+    plan: ViewPlan,
+    renderer: Renderer,
+}
+
+impl Workplace {
+    fn new(instructions: Instructions) -> Self {
+        let plan = ViewPlan { source_width: 1, source_height: 1, ops: Vec::new() };
+        Self { buffers: ReadBuffers::default(), plan, renderer: Renderer::new(instructions) }
     }
 }

@@ -12,12 +12,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use twoview_augment::{Augment, AugmentConfig, ViewKey};
 use twoview_data::{
-    EpochOrder, Fingerprint, LoadError, Loader, LoaderConfig, LoaderError, PatternsConfig, PatternsSource, Problem,
-    ReadBuffers, SampleError, Source, Split, ViewBatch, image_batches,
+    EpochOrder, Fingerprint, LoadError, Loader, LoaderConfig, LoaderError, PatternsConfig, PatternsSource, PixelType,
+    Problem, ReadBuffers, SampleError, Source, Split, ViewBatch, ViewPixels, image_batches,
 };
-use twoview_pixels::{Image, Normalize};
+use twoview_pixels::{Image, Instructions, Normalize, Planes};
 
-const CONFIG: LoaderConfig = LoaderConfig { batch_size: 8, drop_last: true, workers: 2, prefetch: 2 };
+const CONFIG: LoaderConfig =
+    LoaderConfig { batch_size: 8, drop_last: true, workers: 2, prefetch: 2, pixels: PixelType::F32 };
 
 /// Everything that draws random numbers, at 8 pixels to be quick.
 fn augment() -> Arc<Augment> {
@@ -45,11 +46,20 @@ fn batches(loader: &Loader, epoch: u32, first: usize) -> Vec<ViewBatch> {
     loader.epoch(epoch, first).map(Result::unwrap).collect()
 }
 
+/// One view of one row.
+fn shown(batch: &ViewBatch, view: u32, row: usize) -> &[f32] {
+    let place = (view as usize * batch.samples.len() + row) * 192;
+    &batch.views.as_f32().unwrap()[place..place + 192]
+}
+
 fn hash(batches: &[ViewBatch]) -> Fingerprint {
     let mut bytes = Vec::new();
     for batch in batches {
         bytes.extend(format!("{} {} {:?} {:?}", batch.epoch, batch.index, batch.samples, batch.replaced).bytes());
-        bytes.extend(batch.views.iter().flatten().flat_map(|value| value.to_le_bytes()));
+        match &batch.views {
+            ViewPixels::F32(values) => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            ViewPixels::U8 { values, .. } => bytes.extend(values),
+        }
     }
     Fingerprint::of(&bytes)
 }
@@ -62,10 +72,39 @@ fn threads_and_prefetch_change_nothing() {
         hash(&batches(&loader(source.clone(), config), epoch, 0))
     };
     let expected = of(1, 1, 3);
-    for (workers, prefetch) in [(1, 4), (2, 1), (3, 2), (8, 1), (8, 9)] {
+    for (workers, prefetch) in [(0, 1), (1, 4), (2, 1), (3, 2), (8, 1), (8, 9)] {
         assert_eq!(of(workers, prefetch, 3), expected, "{workers} workers, prefetch {prefetch}");
     }
     assert_ne!(of(1, 1, 4), expected);
+}
+
+#[test]
+fn instructions_and_used_memory_change_nothing() {
+    let source = patterns(5);
+    for pixels in [PixelType::F32, PixelType::U8] {
+        let config = LoaderConfig { pixels, drop_last: false, ..CONFIG };
+        let expected = hash(&batches(&loader(source.clone(), config), 3, 0));
+        for instructions in Instructions::available() {
+            let loader = loader(source.clone(), config).with_instructions(instructions);
+            for batch in batches(&loader, 2, 0) {
+                loader.recycle(batch);
+            }
+            assert_eq!(hash(&batches(&loader, 3, 0)), expected, "{pixels:?} by {instructions:?}");
+        }
+    }
+}
+
+#[test]
+fn bytes_are_the_numbers_before_they_are_normalized() {
+    let of = |pixels| batches(&loader(patterns(2), LoaderConfig { pixels, ..CONFIG }), 0, 0);
+    for (numbers, bytes) in of(PixelType::F32).iter().zip(of(PixelType::U8)) {
+        let ViewPixels::U8 { values, normalize } = &bytes.views else { panic!("asked for bytes") };
+        for (i, (&number, &byte)) in numbers.views.as_f32().unwrap().iter().zip(values).enumerate() {
+            let channel = i / 64 % 3;
+            let want = (f32::from(byte) / 255.0 - normalize.mean[channel]) / normalize.std[channel];
+            assert!((number - want).abs() < 1e-6, "{i}: {number}, {want}");
+        }
+    }
 }
 
 #[test]
@@ -96,8 +135,8 @@ fn rows_are_the_views_of_their_keys_in_epoch_order() {
             let key = ViewKey { seed: 11, epoch: 6, sample, view };
             let rendered = augment().plan(&key, 32, 32).render(&image).unwrap();
             let mut expected = vec![0.0; 3 * 8 * 8];
-            Normalize::CIFAR10.write_chw(&rendered, &mut expected).unwrap();
-            assert_eq!(batch.views[view as usize][row * 192..][..192], expected);
+            Normalize::CIFAR10.write_chw(&Planes::from(&rendered), &mut expected, Instructions::BASELINE).unwrap();
+            assert_eq!(shown(batch, view, row), expected);
         }
     }
 }
@@ -172,7 +211,6 @@ fn impossible_configurations_are_refused() {
     assert_eq!(error(7, LoaderConfig { batch_size: 1, ..CONFIG }), LoaderError::BatchTooSmall { least: 2, got: 1 });
     assert_eq!(error(0, CONFIG), LoaderError::TooFewPictures { least: 2, got: 0 });
     assert_eq!(error(1, CONFIG), LoaderError::TooFewPictures { least: 2, got: 1 });
-    assert_eq!(error(9, LoaderConfig { workers: 0, ..CONFIG }), LoaderError::NoWorkers);
     assert_eq!(error(9, LoaderConfig { prefetch: 0, ..CONFIG }), LoaderError::NoPrefetch);
     assert_eq!(error(u32::MAX as usize + 1, CONFIG), LoaderError::TooManyPictures { got: u32::MAX as usize + 1 });
 }
@@ -195,13 +233,14 @@ fn a_failed_picture_is_replaced_by_rule_and_named() {
             assert_eq!(entry.path.to_str(), Some(&*format!("{}.png", entry.sample)));
             assert_eq!(entry.reason, "cannot be read: gone");
             // The stand-in, with the views of the picture whose place it takes.
-            let shown = source.image(usize::try_from(entry.by).unwrap()).unwrap();
+            let by = source.image(usize::try_from(entry.by).unwrap()).unwrap();
             for view in [0, 1] {
                 let key = ViewKey { seed: 11, epoch: 5, sample: entry.sample, view };
-                let rendered = augment().plan(&key, 2, 2).render(&shown).unwrap();
+                let rendered = augment().plan(&key, 2, 2).render(&by).unwrap();
                 let mut expected = vec![0.0; 192];
-                Normalize::CIFAR10.write_chw(&rendered, &mut expected).unwrap();
-                assert_eq!(batch.views[view as usize][entry.position * 192..][..192], expected);
+                let planes = Planes::from(&rendered);
+                Normalize::CIFAR10.write_chw(&planes, &mut expected, Instructions::BASELINE).unwrap();
+                assert_eq!(shown(batch, view, entry.position), expected);
             }
             replaced.push(entry.sample);
         }
@@ -303,7 +342,8 @@ fn evaluation_keeps_the_order_of_the_source() {
     // Nothing is resampled at the size of the pictures.
     for i in 0..20 {
         let mut expected = vec![0.0; 3 * 32 * 32];
-        Normalize::NONE.write_chw(&source.image(i).unwrap(), &mut expected).unwrap();
+        let planes = Planes::from(&source.image(i).unwrap());
+        Normalize::NONE.write_chw(&planes, &mut expected, Instructions::BASELINE).unwrap();
         assert_eq!(whole[i * 3072..][..3072], expected);
     }
     let smaller: Vec<_> = image_batches(&*source, 24, Normalize::NONE, 6).unwrap().map(Result::unwrap).collect();

@@ -121,6 +121,7 @@ impl Image {
     }
 
     /// All pixels, row by row, to be changed in place.
+    #[cfg(test)]
     pub(crate) fn pixels_mut(&mut self) -> &mut [[u8; 3]] {
         self.pixels.as_chunks_mut().0
     }

@@ -1,19 +1,20 @@
 //! From bytes to the numbers a network reads.
 
-use crate::Image;
+use crate::instructions::vectorized;
+use crate::{Instructions, Planes};
 
-/// `(x / 255 − mean) / std` per channel, written channel by channel.
+/// `(x / 255 − mean) / std` per channel.
 ///
 /// The same constants must be used wherever an encoder is used, so they are part of its description.
 ///
 /// # Example
 /// ```
-/// use twoview_pixels::{Image, Normalize};
+/// use twoview_pixels::{Image, Instructions, Normalize, Planes};
 ///
-/// let image = Image::from_rgb8(2, 1, vec![0, 51, 102, 153, 204, 255])?;
+/// let planes = Planes::from(&Image::from_rgb8(2, 1, vec![0, 0, 255, 255, 0, 255])?);
 /// let mut numbers = [0.0; 6];
-/// Normalize::NONE.write_chw(&image, &mut numbers)?;
-/// assert_eq!(numbers, [0.0, 0.6, 0.2, 0.8, 0.4, 1.0]); // Both reds, both greens, both blues.
+/// Normalize::NONE.write_chw(&planes, &mut numbers, Instructions::best())?;
+/// assert_eq!(numbers, [0.0, 1.0, 0.0, 0.0, 1.0, 1.0]); // Both reds, both greens, both blues.
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,21 +49,38 @@ impl Normalize {
 
     /// Writes the picture as `[3, height, width]`, row-major.
     ///
+    /// # Conventions
+    /// Computed as `x · a + b` with `a = 1 / (255 · std)`, `b = −mean / std` in one rounding, which is within two units in
+    /// the last place of the definition.
+    ///
     /// # Errors
     /// [`NormalizeError`] if `out` does not hold exactly `3 · height · width` numbers.
-    pub fn write_chw(&self, image: &Image, out: &mut [f32]) -> Result<(), NormalizeError> {
-        let expected = image.as_rgb8().len();
+    pub fn write_chw(
+        &self,
+        planes: &Planes,
+        out: &mut [f32],
+        instructions: Instructions,
+    ) -> Result<(), NormalizeError> {
+        let expected = planes.as_chw().len();
         if out.len() != expected {
-            let (width, height) = (image.width(), image.height());
+            let (width, height) = (planes.width(), planes.height());
             return Err(NormalizeError { width, height, expected, got: out.len() });
         }
-        for (channel, plane) in out.chunks_exact_mut(image.pixels().len()).enumerate() {
-            let (mean, std) = (self.mean[channel], self.std[channel]);
-            for (number, pixel) in plane.iter_mut().zip(image.pixels()) {
-                *number = (f32::from(pixel[channel]) / 255.0 - mean) / std;
-            }
+        let channels = out.chunks_exact_mut(planes.plane_len()).zip(planes.channels());
+        for ((out, values), (&mean, &std)) in channels.zip(self.mean.iter().zip(&self.std)) {
+            let (mean, std) = (f64::from(mean), f64::from(std));
+            #[allow(clippy::cast_possible_truncation, reason = "rounded once, from numbers in f64")]
+            scale(instructions, values, (1.0 / (255.0 * std)) as f32, (-mean / std) as f32, out);
         }
         Ok(())
+    }
+}
+
+vectorized! {
+    fn scale(values: &[u8], a: f32, b: f32, out: &mut [f32]) {
+        for (number, &value) in out.iter_mut().zip(values) {
+            *number = f32::from(value).mul_add(a, b);
+        }
     }
 }
 
@@ -72,8 +90,10 @@ mod tests {
 
     #[test]
     fn refuses_a_buffer_of_another_length() {
-        let image = Image::filled(3, 2, [0; 3]).expect("a valid size");
-        let error = Normalize::NONE.write_chw(&image, &mut [0.0; 17]).expect_err("one number is missing");
+        let image = Planes::filled(3, 2, [0; 3]).expect("a valid size");
+        let error = Normalize::NONE
+            .write_chw(&image, &mut [0.0; 17], Instructions::BASELINE)
+            .expect_err("one number is missing");
         assert_eq!(error.to_string(), "a 3x2 picture has 18 values, the buffer holds 17");
     }
 }

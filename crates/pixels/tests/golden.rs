@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use twoview_pixels::{
-    CropBox, DecodeLimits, Filter, Image, Normalize, brightness, contrast, decode, gaussian_blur, grayscale,
-    horizontal_flip, hue, resize_center_crop, resized_crop, saturation, solarize,
+    BlurKind, ColorOp, CropBox, DecodeLimits, Filter, Image, Instructions, Normalize, Planes, Workspace, apply_colors,
+    decode, gaussian_blur, horizontal_flip, resize_center_crop, resized_crop,
 };
 
 fn folder() -> PathBuf {
@@ -51,8 +51,33 @@ fn filter(params: &Value) -> Filter {
     }
 }
 
-/// The result of one operation of the list.
-fn apply(op: &str, params: &Value, mut image: Image) -> Image {
+/// The result of one operation of the list, by every available variant.
+fn apply(op: &str, params: &Value, image: &Image) -> Image {
+    let of = |instructions| {
+        let mut planes = Planes::from(image);
+        apply_by(op, params, &mut planes, &mut Workspace::new(instructions));
+        planes.to_image()
+    };
+    let want = of(Instructions::BASELINE);
+    for instructions in Instructions::available() {
+        assert!(of(instructions) == want, "{op} {params} by {instructions:?}");
+    }
+    want
+}
+
+fn jitter(name: &str, params: &Value) -> ColorOp {
+    let op = match name {
+        "brightness" => ColorOp::Brightness,
+        "contrast" => ColorOp::Contrast,
+        "saturation" => ColorOp::Saturation,
+        "hue" => ColorOp::Hue,
+        other => panic!("unknown jitter {other}"),
+    };
+    op(float(params, if params.get(name).is_some() { name } else { "factor" }))
+}
+
+fn apply_by(op: &str, params: &Value, planes: &mut Planes, workspace: &mut Workspace) {
+    let mut colors = Vec::new();
     match op {
         "resized_crop" => {
             let crop = CropBox {
@@ -62,39 +87,33 @@ fn apply(op: &str, params: &Value, mut image: Image) -> Image {
                 width: whole(params, "width"),
             };
             let (width, height) = (whole(params, "out_width"), whole(params, "out_height"));
-            return resized_crop(&image, crop, width, height, filter(params)).expect("a valid crop");
+            resized_crop(&planes.to_image(), crop, width, height, filter(params), false, workspace, planes)
+                .expect("a valid crop");
         }
         "resize_center_crop" => {
             let (resize_px, crop_px) = (whole(params, "resize"), whole(params, "crop"));
-            return resize_center_crop(&image, resize_px, crop_px, filter(params)).expect("a valid crop");
+            resize_center_crop(&planes.to_image(), resize_px, crop_px, filter(params), workspace, planes)
+                .expect("a valid crop");
         }
-        "hflip" => horizontal_flip(&mut image),
-        "brightness" => brightness(&mut image, float(params, "factor")),
-        "contrast" => contrast(&mut image, float(params, "factor")),
-        "saturation" => saturation(&mut image, float(params, "factor")),
-        "hue" => hue(&mut image, float(params, "factor")),
-        "grayscale" => grayscale(&mut image),
-        "solarize" => solarize(&mut image, whole(params, "threshold")),
-        "gaussian_blur" => gaussian_blur(&mut image, whole(params, "kernel_size"), float(params, "sigma")),
+        "hflip" => horizontal_flip(planes),
+        "grayscale" => colors.push(ColorOp::Grayscale),
+        "solarize" => colors.push(ColorOp::Solarize(whole(params, "threshold"))),
+        "gaussian_blur" => {
+            let (kernel_px, sigma) = (whole(params, "kernel_size"), float(params, "sigma"));
+            gaussian_blur(planes, BlurKind::Torchvision, kernel_px, sigma, workspace);
+        }
         "color_jitter" => {
-            for step in params["order"].as_array().expect("a list of names") {
-                match step.as_str().expect("a name") {
-                    name @ "brightness" => brightness(&mut image, float(params, name)),
-                    name @ "contrast" => contrast(&mut image, float(params, name)),
-                    name @ "saturation" => saturation(&mut image, float(params, name)),
-                    name @ "hue" => hue(&mut image, float(params, name)),
-                    other => panic!("unknown jitter {other}"),
-                }
-            }
+            let order = params["order"].as_array().expect("a list of names");
+            colors.extend(order.iter().map(|step| jitter(step.as_str().expect("a name"), params)));
         }
         "compose" => {
             for step in params["steps"].as_array().expect("a list of steps") {
-                image = apply(text(step, "op"), &step["params"], image);
+                apply_by(text(step, "op"), &step["params"], planes, workspace);
             }
         }
-        other => panic!("unknown operation {other}"),
+        other => colors.push(jitter(other, params)),
     }
-    image
+    apply_colors(planes, &colors, workspace.instructions());
 }
 
 /// Largest and mean difference in grey levels, for pictures of the same sides.
@@ -120,7 +139,7 @@ fn pictures_agree_within_their_tolerances() {
     let mut failures = Vec::new();
     let mut n_checked = 0;
     for case in cases().iter().filter(|case| case["op"] != "normalize") {
-        let got = apply(text(case, "op"), &case["params"], picture(&case["input"]));
+        let got = apply(text(case, "op"), &case["params"], &picture(&case["input"]));
         let (max, mean) = closest(case, &got);
         let (max_allowed, mean_allowed) = (float(case, "tolerance_max"), float(case, "tolerance_mean"));
         if f64::from(max) > max_allowed || mean > mean_allowed {
@@ -138,7 +157,7 @@ fn pictures_agree_within_their_tolerances() {
 #[test]
 fn crops_are_pillows_bytes() {
     for case in cases().iter().filter(|case| matches!(text(case, "op"), "resized_crop" | "resize_center_crop")) {
-        let got = apply(text(case, "op"), &case["params"], picture(&case["input"]));
+        let got = apply(text(case, "op"), &case["params"], &picture(&case["input"]));
         assert_eq!(closest(case, &got), (0, 0.0), "{}", text(case, "name"));
     }
 }
@@ -151,15 +170,20 @@ fn numbers_agree_within_their_tolerances() {
         let want: Value =
             serde_json::from_str(&fs::read_to_string(path).expect("a readable file")).expect("a JSON object");
         let want: Vec<f64> = serde_json::from_value(want["values_f64"].clone()).expect("a list of numbers");
-        let image = picture(&case["input"]);
+        let planes = Planes::from(&picture(&case["input"]));
         let constants = |key: &str| -> [f32; 3] {
             serde_json::from_value(case["params"][key].clone()).expect("a number per channel")
         };
-        let mut got = vec![f32::NAN; want.len()];
         let normalize = Normalize { mean: constants("mean"), std: constants("std") };
-        normalize.write_chw(&image, &mut got).expect("a buffer of the right length");
+        let of = |instructions| {
+            let mut got = vec![f32::NAN; want.len()];
+            normalize.write_chw(&planes, &mut got, instructions).expect("a buffer of the right length");
+            got
+        };
+        let got = of(Instructions::BASELINE);
         let worst = got.iter().zip(&want).map(|(got, want)| (f64::from(*got) - want).abs()).fold(0.0, f64::max);
         assert!(worst <= float(case, "tolerance_max"), "{}: differs by {worst}", text(case, "name"));
+        assert!(Instructions::available().into_iter().all(|instructions| of(instructions) == got));
         n_checked += 1;
     }
     assert!(n_checked > 0, "no case was found");

@@ -114,6 +114,7 @@ pub fn run(
             // `step` ends in the run's only device-to-host sync: loss and gradient norm are read before the update.
             let (next, stepped) = step(state, &batch, objective, lr, job.device)?;
             state = next;
+            job.loader.recycle(batch);
 
             let metrics = StepMetrics {
                 step: state.step,

@@ -4,9 +4,9 @@
 
 use burn::{
     optim::GradientsParams,
-    tensor::{Device, Tensor, TensorData},
+    tensor::{Device, Int, Tensor, TensorData},
 };
-use twoview_data::ViewBatch;
+use twoview_data::{ViewBatch, ViewPixels};
 use twoview_encoder::ProjectionHead;
 use twoview_loss::{ContrastStats, GradientNoise, Objective, PairedViews, PairedViewsError};
 use twoview_optim::{Optimizer, gradient_norm};
@@ -142,6 +142,17 @@ fn head_noise(head: &ProjectionHead, features: &Tensor<2>, d_z: &Tensor<2>, norm
 /// Both views of a batch, the first N rows view 0, the others view 1: `[2N, 3, S, S]`.
 fn images(batch: &ViewBatch, device: &Device) -> Tensor<4> {
     let side = batch.size_px as usize;
-    let values: Vec<f32> = batch.views.concat();
-    Tensor::from_data(TensorData::new(values, [2 * batch.samples.len(), 3, side, side]), device)
+    let shape = [2 * batch.samples.len(), 3, side, side];
+    match &batch.views {
+        ViewPixels::F32(values) => Tensor::from_data(TensorData::new(values.clone(), shape), device),
+        ViewPixels::U8 { values, normalize } => {
+            let bytes = Tensor::<4, Int>::from_data(TensorData::new(values.clone(), shape), device);
+            let per_channel = |of: &dyn Fn(f64, f64) -> f64| {
+                let numbers = normalize.mean.iter().zip(&normalize.std);
+                let numbers: Vec<f32> = numbers.map(|(&mean, &std)| of(mean.into(), std.into()) as f32).collect();
+                Tensor::<4>::from_data(TensorData::new(numbers, [1, 3, 1, 1]), device)
+            };
+            bytes.float() * per_channel(&|_, std| 1.0 / (255.0 * std)) + per_channel(&|mean, std| -mean / std)
+        }
+    }
 }

@@ -5,7 +5,7 @@ use burn::{
     optim::{GradientsParams, SgdConfig},
     tensor::{Device, Tensor, TensorData, activation},
 };
-use twoview_data::ViewBatch;
+use twoview_data::{ViewBatch, ViewPixels};
 use twoview_encoder::{Arch, EncoderConfig, HeadConfig, NamedTensors, Stem, named_tensors};
 use twoview_loss::{Contrast, NtXent, NtXentConfig, Objective, PairedViews, PairedViewsError, Partials, RowStatistics};
 use twoview_optim::{OptimizerConfig, gradient_norm};
@@ -53,6 +53,13 @@ fn numbers(len: usize, seed: u64) -> impl Iterator<Item = f32> {
     })
 }
 
+fn numbers_of(batch: &mut ViewBatch) -> &mut [f32] {
+    match &mut batch.views {
+        ViewPixels::F32(values) => values,
+        ViewPixels::U8 { .. } => panic!("the views are bytes"),
+    }
+}
+
 /// Pictures of noise; the two views of one are alike but not equal.
 fn batch_of(n_pictures: usize, seed: u64) -> ViewBatch {
     let len = n_pictures * 3 * SIZE_PX * SIZE_PX;
@@ -66,7 +73,7 @@ fn batch_of(n_pictures: usize, seed: u64) -> ViewBatch {
         samples: (0..n_pictures as u64).collect(),
         labels: Vec::new(),
         size_px: u32::try_from(SIZE_PX).expect("small"),
-        views: [view(0), view(1)],
+        views: ViewPixels::F32([view(0), view(1)].concat()),
         replaced: Vec::new(),
     }
 }
@@ -117,7 +124,8 @@ fn a_step_is_that_of_plain_autodiff_on_the_whole_batch() {
         assert_eq!(moved.step, 1);
 
         let plain = network();
-        let both = TensorData::new(batch.views.concat(), [2 * N_PICTURES, 3, SIZE_PX, SIZE_PX]);
+        let both =
+            TensorData::new(batch.views.as_f32().expect("numbers").to_vec(), [2 * N_PICTURES, 3, SIZE_PX, SIZE_PX]);
         let z = plain.embed(Tensor::from_data(both, &device));
         let loss = nt_xent_by_autodiff(z, temperature);
         let want_loss = f64::from(loss.clone().into_scalar::<f32>());
@@ -230,10 +238,10 @@ fn check_not_finite(batch: &ViewBatch, objective: &dyn Objective, want_quantity:
 #[test]
 fn a_picture_that_is_not_finite_is_not_learned() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let len = batch(0).views[0].len();
+        let len = batch(0).views.len() / 2;
         for (view, at) in [(0, 0), (0, len / 2), (1, len - 1)] {
             let mut batch = batch(0);
-            batch.views[view][at] = bad;
+            numbers_of(&mut batch)[view * len + at] = bad;
             let value = check_not_finite(&batch, &nt_xent(0.5), "an embedding");
             assert!(value.is_nan(), "{bad} in view {view} at {at} makes an embedding of {value}");
         }
@@ -300,7 +308,8 @@ fn parts_that_are_copies_show_no_noise() {
     assert!(noise.variance > 0.0 && noise.signal.is_finite(), "{noise:?}");
 
     let mut copies = batch_of(4, 5);
-    for view in &mut copies.views {
+    let len = copies.views.len() / 2;
+    for view in numbers_of(&mut copies).chunks_exact_mut(len) {
         let half = view.len() / 2;
         let (first, second) = view.split_at_mut(half);
         second.copy_from_slice(first);
