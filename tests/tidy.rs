@@ -25,7 +25,7 @@ fn depends(a: &str, b: &str) -> bool {
 
 #[test]
 fn the_arrows_point_one_way() {
-    for a in ["pixels", "augment", "data"] {
+    for a in ["pixels", "augment", "data", "report"] {
         assert!(!depends(&format!("twoview-{a}"), "burn-tensor"), "{a} must not know a tensor library");
     }
     assert!(depends("twoview-encoder", "burn-tensor"), "the check above must be able to fail");
@@ -44,7 +44,7 @@ fn the_arrows_point_one_way() {
             assert!(!depends(&format!("twoview-{a}"), &format!("twoview-{b}")), "{a} must not know {b}");
         }
     }
-    for a in ["pixels", "augment", "data", "kernels", "encoder", "loss", "optim", "eval", "train"] {
+    for a in ["pixels", "augment", "data", "kernels", "encoder", "loss", "optim", "eval", "train", "report"] {
         assert!(!depends(&format!("twoview-{a}"), "twoview"), "{a} must not know the program");
         let mut files = Vec::new();
         rust_files(&root().join("crates").join(a).join("src"), &mut files);

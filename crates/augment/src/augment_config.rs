@@ -1,8 +1,12 @@
 //! What can happen to a picture on its way to a view: the list of transforms, as written in a run file.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use crate::Augment;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{Augment, Recipe};
 
 /// One transform and the ranges its parameters are drawn from.
 ///
@@ -136,9 +140,41 @@ pub enum BlurMethod {
 /// assert_eq!(error.to_string(), "augment[2] (color_jitter): p must be a number from 0 to 1, got 1.5");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct AugmentConfig(pub Vec<TransformConfig>);
+
+/// Reads a list of transforms, or the name of a [`Recipe`] with the size of its views, which stands for its list.
+impl<'de> Deserialize<'de> for AugmentConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListOrRecipe;
+
+        impl<'de> Visitor<'de> for ListOrRecipe {
+            type Value = AugmentConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of transforms, or { recipe = NAME, size_px = N }")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<AugmentConfig, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(AugmentConfig)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, keys: A) -> Result<AugmentConfig, A::Error> {
+                #[derive(Deserialize)]
+                #[serde(deny_unknown_fields)]
+                struct Named {
+                    recipe: Recipe,
+                    size_px: u32,
+                }
+                let Named { recipe, size_px } = Named::deserialize(MapAccessDeserializer::new(keys))?;
+                Ok(recipe.config(size_px))
+            }
+        }
+
+        deserializer.deserialize_any(ListOrRecipe)
+    }
+}
 
 /// Why a list of transforms is refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

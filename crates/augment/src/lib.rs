@@ -38,6 +38,8 @@
 mod augment;
 mod augment_config;
 mod crop_sampler;
+mod multi_crop;
+mod recipe;
 mod renderer;
 mod stream;
 mod view_key;
@@ -45,6 +47,8 @@ mod view_plan;
 
 pub use crate::augment::Augment;
 pub use crate::augment_config::{AugmentConfig, AugmentError, BlurMethod, ResizeFilter, TransformConfig};
+pub use crate::multi_crop::{MultiCrop, MultiCropConfig};
+pub use crate::recipe::{NoSuchRecipe, Recipe};
 pub use crate::renderer::Renderer;
 pub use crate::stream::Stream;
 pub use crate::view_key::ViewKey;

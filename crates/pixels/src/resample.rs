@@ -191,7 +191,7 @@ fn check_result(width: u32, height: u32) -> Result<(), CropError> {
 }
 
 /// What becomes of one side: it is scaled to `scaled` pixels, of which `length` from `start` on are wanted.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Side {
     scaled: u64,
     start: u64,
@@ -213,8 +213,8 @@ const MAX_TURNED_BYTES: usize = 256 << 10;
 /// Buffers of a [`resample`], each as large as the largest picture needed it.
 #[derive(Debug, Default)]
 pub(crate) struct ResampleBuffers {
-    across: Taps,
-    down: Taps,
+    across: TapsCache,
+    down: TapsCache,
     /// A part of a strip of the box, columns as rows: `[3 · columns, STRIP]`.
     turned: Vec<u8>,
     /// Its columns resampled: `[out_width, 3, STRIP]`.
@@ -251,8 +251,8 @@ fn resample(
         return Err(CropError::TooLarge { bytes });
     }
     let Workspace { instructions, resample: buffers, .. } = workspace;
-    buffers.across.fill(&across, columns.start);
-    buffers.down.fill(&down, rows.start);
+    let across = buffers.across.taps(&across, columns.start);
+    let down = buffers.down.taps(&down, rows.start);
     out.reshape(out_width, out_height);
 
     let strip = STRIP.min(rows.len().next_multiple_of(LANES));
@@ -268,13 +268,13 @@ fn resample(
         let n_rows = strip.min(rows.len() - top);
         let mut done = 0;
         while done < out_width {
-            let (part, reach) = buffers.across.part(done, MAX_TURNED_BYTES / (3 * strip));
+            let (part, reach) = across.part(done, MAX_TURNED_BYTES / (3 * strip));
             grow(&mut buffers.turned, (3 * reach.len()).next_multiple_of(BLOCK) * strip);
             let bytes = &image.as_rgb8()[first_byte + top * image_stride + 3 * reach.start..];
             transpose(Rows { bytes, stride: image_stride }, n_rows, 3 * reach.len(), &mut buffers.turned, strip);
             let turned = Rows { bytes: &buffers.turned, stride: 3 * strip };
             let narrowed = Output { bytes: &mut buffers.narrowed, length: 3 * strip, reversed: mirrored };
-            weigh(*instructions, &buffers.across, part.clone(), reach.start, turned, narrowed);
+            weigh(*instructions, across, part.clone(), reach.start, turned, narrowed);
             done = part.end;
         }
         for channel in 0..3 {
@@ -286,7 +286,7 @@ fn resample(
     for (channel, out) in out.channels_mut().into_iter().enumerate() {
         let between = Rows { bytes: &buffers.between[channel * plane..][..plane], stride: between_stride };
         let out = Output { bytes: out, length: out_width, reversed: false };
-        weigh(*instructions, &buffers.down, 0..out_height as usize, 0, between, out);
+        weigh(*instructions, down, 0..out_height as usize, 0, between, out);
     }
     Ok(())
 }
@@ -354,6 +354,38 @@ impl Scaling {
 const FRACTION_BITS: u32 = 22;
 /// Every sum starts at one half, so that the final shift rounds.
 const HALF: i32 = 1 << (FRACTION_BITS - 1);
+
+/// The weights of sides met before. Computing them costs more than using them where pictures are small, and random boxes
+/// of pictures of the same size come back to the same few hundred lengths.
+#[derive(Debug, Default)]
+struct TapsCache {
+    /// By the length of the side on its source, up to [`CACHED_LENGTHS`]; each with what it was computed for.
+    kept: Vec<(Option<(Side, Filter)>, Taps)>,
+    other: Taps,
+}
+
+/// Longest side whose weights are kept: then a cache holds at most about 20 MiB, and 20 KiB for pictures of 32 pixels.
+const CACHED_LENGTHS: usize = 1024;
+
+impl TapsCache {
+    fn taps(&mut self, scaling: &Scaling, first: usize) -> &Taps {
+        let length = scaling.length as usize;
+        if length > CACHED_LENGTHS {
+            self.other.fill(scaling, first);
+            return &self.other;
+        }
+        if self.kept.len() <= length {
+            self.kept.resize_with(length + 1, Default::default);
+        }
+        let (made_for, taps) = &mut self.kept[length];
+        let wanted = Some((scaling.side, scaling.filter));
+        if *made_for != wanted {
+            taps.fill(scaling, first);
+            *made_for = wanted;
+        }
+        taps
+    }
+}
 
 /// For each wanted pixel of one side, the source pixels it weighs.
 #[derive(Debug, Default)]
@@ -431,26 +463,49 @@ vectorized! {
         for i in part {
             let weights = taps.weights_of(i);
             let row = if out.reversed { n - 1 - i } else { i };
-            let out_row = &mut out.bytes[row * out.length..][..out.length];
-            let source_rows = &source.bytes[(taps.starts[i] - first) * source.stride..];
-            for (block, out) in out_row.chunks_mut(LANES).enumerate() {
-                let mut sums = [HALF; LANES];
-                for (tap, &weight) in weights.iter().enumerate() {
-                    let values = source_rows[tap * source.stride + block * LANES..].first_chunk::<LANES>();
-                    let values = values.expect("rows are padded to whole lanes");
-                    for (sum, &value) in sums.iter_mut().zip(values) {
-                        *sum = sum.wrapping_add(weight.wrapping_mul(i32::from(value)));
-                    }
-                }
-                let mut levels = [0; LANES];
-                for (level, &sum) in levels.iter_mut().zip(&sums) {
-                    *level = to_level(sum);
-                }
-                match out.first_chunk_mut::<LANES>() {
-                    Some(out) => *out = levels,
-                    None => out.copy_from_slice(&levels[..out.len()]),
-                }
+            let out = &mut out.bytes[row * out.length..][..out.length];
+            let rows = &source.bytes[(taps.starts[i] - first) * source.stride..];
+            // Few weights are what enlarging and moderate shrinking need: their loops are unrolled.
+            match *weights {
+                [a] => weigh_few([a], rows, source.stride, out),
+                [a, b] => weigh_few([a, b], rows, source.stride, out),
+                [a, b, c] => weigh_few([a, b, c], rows, source.stride, out),
+                [a, b, c, d] => weigh_few([a, b, c, d], rows, source.stride, out),
+                _ => weigh_many(weights, rows, source.stride, out),
             }
+        }
+    }
+}
+
+/// A row from as many others as there are weights.
+#[inline(always)]
+fn weigh_few<const N: usize>(weights: [i32; N], rows: &[u8], stride: usize, out: &mut [u8]) {
+    let rows: [&[u8]; N] = std::array::from_fn(|tap| &rows[tap * stride..][..out.len()]);
+    for (i, level) in out.iter_mut().enumerate() {
+        let mut sum = HALF;
+        for tap in 0..N {
+            sum = sum.wrapping_add(weights[tap].wrapping_mul(i32::from(rows[tap][i])));
+        }
+        *level = to_level(sum);
+    }
+}
+
+/// The same for any number of weights.
+#[inline(always)]
+fn weigh_many(weights: &[i32], rows: &[u8], stride: usize, out: &mut [u8]) {
+    for (block, out) in out.chunks_mut(LANES).enumerate() {
+        let mut sums = [HALF; LANES];
+        for (tap, &weight) in weights.iter().enumerate() {
+            let values = rows[tap * stride + block * LANES..].first_chunk::<LANES>();
+            let values = values.expect("rows are padded to whole lanes");
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum = sum.wrapping_add(weight.wrapping_mul(i32::from(value)));
+            }
+        }
+        let levels = sums.map(to_level);
+        match out.first_chunk_mut::<LANES>() {
+            Some(out) => *out = levels,
+            None => out.copy_from_slice(&levels[..out.len()]),
         }
     }
 }

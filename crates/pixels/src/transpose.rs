@@ -65,15 +65,15 @@ fn turned(block: &Block) -> Block {
     use std::arch::x86_64::{__m128i, _mm_unpackhi_epi8, _mm_unpacklo_epi8};
 
     // SAFETY: both are 256 bytes of which every bit pattern is valid.
-    let mut lines: [__m128i; BLOCK] = unsafe { std::mem::transmute::<Block, [__m128i; BLOCK]>(*block) };
-    for _ in 0..4 {
-        let before = lines;
-        for i in 0..BLOCK / 2 {
+    let lines: [__m128i; BLOCK] = unsafe { std::mem::transmute::<Block, [__m128i; BLOCK]>(*block) };
+    let round = |v: [__m128i; BLOCK]| -> [__m128i; BLOCK] {
+        std::array::from_fn(|i| {
+            let (one, other) = (v[i / 2], v[i / 2 + BLOCK / 2]);
             // SAFETY: every x86-64 processor has SSE2.
-            (lines[2 * i], lines[2 * i + 1]) =
-                unsafe { (_mm_unpacklo_epi8(before[i], before[i + 8]), _mm_unpackhi_epi8(before[i], before[i + 8])) };
-        }
-    }
+            unsafe { if i % 2 == 0 { _mm_unpacklo_epi8(one, other) } else { _mm_unpackhi_epi8(one, other) } }
+        })
+    };
+    let lines = round(round(round(round(lines))));
     // SAFETY: as above, the other way.
     unsafe { std::mem::transmute::<[__m128i; BLOCK], Block>(lines) }
 }
@@ -86,15 +86,15 @@ fn turned(block: &Block) -> Block {
     use std::arch::aarch64::{uint8x16_t, vzip1q_u8, vzip2q_u8};
 
     // SAFETY: both are 256 bytes of which every bit pattern is valid.
-    let mut lines: [uint8x16_t; BLOCK] = unsafe { std::mem::transmute::<Block, [uint8x16_t; BLOCK]>(*block) };
-    for _ in 0..4 {
-        let before = lines;
-        for i in 0..BLOCK / 2 {
+    let lines: [uint8x16_t; BLOCK] = unsafe { std::mem::transmute::<Block, [uint8x16_t; BLOCK]>(*block) };
+    let round = |v: [uint8x16_t; BLOCK]| -> [uint8x16_t; BLOCK] {
+        std::array::from_fn(|i| {
+            let (one, other) = (v[i / 2], v[i / 2 + BLOCK / 2]);
             // SAFETY: every 64-bit ARM processor that Rust supports has NEON.
-            (lines[2 * i], lines[2 * i + 1]) =
-                unsafe { (vzip1q_u8(before[i], before[i + 8]), vzip2q_u8(before[i], before[i + 8])) };
-        }
-    }
+            unsafe { if i % 2 == 0 { vzip1q_u8(one, other) } else { vzip2q_u8(one, other) } }
+        })
+    };
+    let lines = round(round(round(round(lines))));
     // SAFETY: as above, the other way.
     unsafe { std::mem::transmute::<[uint8x16_t; BLOCK], Block>(lines) }
 }
