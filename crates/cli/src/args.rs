@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use twoview_augment::Recipe;
 use twoview_encoder::Arch;
 
 /// Learn image representations from a folder of pictures, without labels.
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Eval(EvalCommand),
     /// Write the features of every picture in a folder
     Embed(EmbedArgs),
+    /// Draw what the augmentations do to one's pictures, as a contact sheet
+    Preview(PreviewArgs),
     /// Look at a folder of pictures, or make one
     #[command(subcommand)]
     Data(DataCommand),
@@ -193,6 +196,31 @@ pub(crate) enum EmbedFormat {
     Csv,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct PreviewArgs {
+    /// A folder of pictures, or a run file (.toml)
+    #[arg(value_name = "DATA|RUNFILE")]
+    pub(crate) data: PathBuf,
+    /// Pictures and views of each: --grid 6x4
+    #[arg(long, value_name = "PICTURESxVIEWS", default_value = "6x4", value_parser = parse_grid)]
+    pub(crate) grid: (u32, u32),
+    /// Seed of the views; without it, the configuration's, whose first views training will show
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// A preset, a run file, or only how views are made: imagenet, cifar, cifar_weak, overhead, gray, multi_crop
+    #[arg(long, value_name = "NAME|RUNFILE")]
+    pub(crate) preset: Option<String>,
+    /// Change one key: --set augment='{recipe="imagenet", size_px=224}'
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// The PNG file to write; without it, preview.png
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print one line of JSON, with every plan
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
     /// Decode every picture of a folder and report what is there and what is broken
@@ -264,6 +292,60 @@ pub(crate) enum BenchCommand {
     Step(BenchStepArgs),
     /// Time an objective's loss and gradient on random embeddings
     Loss(BenchLossArgs),
+    /// Time two views of every picture, stage by stage
+    Views(BenchViewsArgs),
+    /// Time the loader as training sees it, beside its parts alone
+    Load(BenchLoadArgs),
+}
+
+/// Which views of which pictures are timed.
+#[derive(Debug, Args)]
+pub(crate) struct ViewsArgs {
+    /// A folder of pictures; without it, built-in ones of 32 pixels
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Side of a view in pixels
+    #[arg(long, default_value_t = 32)]
+    pub(crate) image: u32,
+    /// imagenet, cifar, cifar_weak, overhead or gray; without it, cifar up to 64 pixels and imagenet above
+    #[arg(long)]
+    pub(crate) recipe: Option<Recipe>,
+    /// Decode all pictures first and time from memory
+    #[arg(long)]
+    pub(crate) decoded: bool,
+    /// How long to measure
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) seconds: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchViewsArgs {
+    #[command(flatten)]
+    pub(crate) views: ViewsArgs,
+    /// Threads that make views
+    #[arg(long, default_value_t = 1, value_parser = in_range::<1, 1024>)]
+    pub(crate) threads: usize,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchLoadArgs {
+    #[command(flatten)]
+    pub(crate) views: ViewsArgs,
+    /// Threads that decode and augment; 0 works on the caller's own
+    #[arg(long, default_value_t = 2, value_parser = in_range::<0, 1024>)]
+    pub(crate) workers: usize,
+    /// Pictures in a batch
+    #[arg(long, default_value_t = 128, value_parser = in_range::<2, 65536>)]
+    pub(crate) batch: usize,
+    /// Hand out bytes, to be normalized on the device
+    #[arg(long)]
+    pub(crate) bytes: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -324,6 +406,14 @@ fn in_range<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, 
     match text.parse() {
         Ok(value) if (LEAST..=MOST).contains(&value) => Ok(value),
         _ => Err(format!("expected a whole number from {LEAST} to {MOST}")),
+    }
+}
+
+fn parse_grid(text: &str) -> Result<(u32, u32), String> {
+    let sides = text.split_once('x').and_then(|(rows, views)| Some((rows.parse().ok()?, views.parse().ok()?)));
+    match sides {
+        Some((rows @ 1..=1000, views @ 1..=100)) => Ok((rows, views)),
+        _ => Err("expected PICTURESxVIEWS such as 6x4, at most 1000x100".to_owned()),
     }
 }
 

@@ -185,7 +185,7 @@ fn usual(kind: &str, temperature: f64) -> Result<ObjectiveConfig, Failure> {
 }
 
 /// The most memory this process ever held, in MiB, where the system tells.
-fn peak_rss_mib() -> Option<f64> {
+pub(crate) fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;

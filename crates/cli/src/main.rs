@@ -8,6 +8,7 @@
 
 mod args;
 mod bench;
+mod bench_views;
 mod config;
 mod data;
 mod demo;
@@ -18,6 +19,7 @@ mod failure;
 mod npy;
 mod pictures;
 mod pretrain;
+mod preview;
 mod run_file;
 mod run_plan;
 mod signals;
@@ -56,10 +58,13 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Resume(args) => pretrain::resume(args),
         Command::Eval(command) => evaluate::evaluate(command),
         Command::Embed(args) => embed::embed(args),
+        Command::Preview(args) => preview::preview(args),
         Command::Data(DataCommand::Check(args)) => data::check(args),
         Command::Data(DataCommand::Make(DataMakeCommand::Patterns(args))) => data::make_patterns(args),
         Command::Config(ConfigCommand::Show(args)) => config::show(args),
         Command::Bench(BenchCommand::Step(args)) => bench::bench_step(args),
         Command::Bench(BenchCommand::Loss(args)) => bench::bench_loss(args),
+        Command::Bench(BenchCommand::Views(args)) => bench_views::bench_views(args),
+        Command::Bench(BenchCommand::Load(args)) => bench_views::bench_load(args),
     }
 }

@@ -18,7 +18,7 @@ use twoview_train::{
 };
 
 use crate::{
-    args::{PretrainArgs, ResumeArgs},
+    args::{ConfigArgs, PretrainArgs, ResumeArgs},
     device,
     failure::{Exit, Failure, OrExit, at},
     pictures::{self, Manifest, Pictures, RunManifest},
@@ -45,7 +45,7 @@ pub(crate) struct Trained {
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
     let (_, device) = device::open(&args.device.device)?;
-    let (file, pictures) = choose(args)?;
+    let (file, pictures) = choose(&args.input, &args.config)?;
     let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
     let mut state = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
     state.network.encoder = state.network.encoder.with_recompute(args.recompute);
@@ -212,19 +212,19 @@ fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
 }
 
 /// The run file a command line asks for, with its pictures.
-fn choose(args: &PretrainArgs) -> Result<(RunFile, Pictures), Failure> {
-    let sets = &args.config.set;
-    if args.input.extension().is_some_and(|extension| extension == "toml") {
-        if let Some(preset) = &args.config.preset {
+///
+/// # Errors
+/// [`Exit::Usage`] where the configuration is not one, [`Exit::Data`] where the pictures cannot be used.
+pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pictures), Failure> {
+    let sets = &config.set;
+    if input.extension().is_some_and(|extension| extension == "toml") {
+        if let Some(preset) = &config.preset {
             return Err(Failure::new(
                 Exit::Usage,
-                format!(
-                    "--preset {preset} and {} are both whole configurations; give one of them",
-                    args.input.display()
-                ),
+                format!("--preset {preset} and {} are both whole configurations; give one of them", input.display()),
             ));
         }
-        let mut file = RunFile::from_path(&args.input, sets).or_exit(Exit::Usage)?;
+        let mut file = RunFile::from_path(&input, sets).or_exit(Exit::Usage)?;
         check(&file).or_exit(Exit::Usage)?;
         if let SourceConfig::Folder { root: Some(root), .. } = &mut file.data.source {
             // The run must find its pictures from wherever it is resumed.
@@ -233,8 +233,8 @@ fn choose(args: &PretrainArgs) -> Result<(RunFile, Pictures), Failure> {
         let pictures = pictures::open(&file.data.source, Split::Train)?;
         return Ok((file, pictures));
     }
-    let root = fs::canonicalize(&args.input).map_err(|error| no_folder(&args.input, &error))?;
-    let (mut file, pictures) = match &args.config.preset {
+    let root = fs::canonicalize(input).map_err(|error| no_folder(input, &error))?;
+    let (mut file, pictures) = match &config.preset {
         Some(preset) => {
             let file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
             check(&file).or_exit(Exit::Usage)?;
@@ -262,8 +262,8 @@ fn choose(args: &PretrainArgs) -> Result<(RunFile, Pictures), Failure> {
                 Exit::Usage,
                 format!(
                     "--preset {} makes its own pictures and cannot train on {}; choose small or photos",
-                    args.config.preset.as_deref().unwrap_or_default(),
-                    args.input.display()
+                    config.preset.as_deref().unwrap_or_default(),
+                    input.display()
                 ),
             ));
         }

@@ -50,6 +50,17 @@ impl Instructions {
         Instructions::BASELINE
     }
 
+    /// What they are called: `avx2`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Level::Baseline => "baseline",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
+        }
+    }
+
     /// Everything this processor has, the baseline first: what a test goes through.
     pub fn available() -> Vec<Instructions> {
         let best = Instructions::best().0;
