@@ -206,7 +206,7 @@ impl Side {
 
 /// Rows of the box that go through the first pass together: few enough that what lies between the steps stays in the
 /// second-level cache, and a multiple of [`LANES`].
-const STRIP: usize = 128;
+const STRIP: usize = 64;
 /// About how much of the turned strip is made at once, for the same reason; a single value of the result may need more.
 const MAX_TURNED_BYTES: usize = 256 << 10;
 

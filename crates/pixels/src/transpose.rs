@@ -32,17 +32,45 @@ impl Rows<'_> {
 /// bytes more than the next begins after: `to_stride ≥ ⌈rows / 16⌉ · 16`. What a block holds beyond the rows and columns
 /// asked for is of no meaning.
 pub(crate) fn transpose(from: Rows<'_>, rows: usize, columns: usize, to: &mut [u8], to_stride: usize) {
-    for row in (0..rows).step_by(BLOCK) {
-        for column in (0..columns).step_by(BLOCK) {
-            let mut block = [[0; BLOCK]; BLOCK];
+    // Rows innermost: what a block writes, the next continues, while it is still in the nearest cache.
+    for column in (0..columns).step_by(BLOCK) {
+        for row in (0..rows).step_by(BLOCK) {
+            let start = row * from.stride + column;
             let n_rows = (rows - row).min(BLOCK);
-            for (i, line) in block[..n_rows].iter_mut().enumerate() {
-                *line = from.sixteen(row + i, column);
-            }
-            for (i, line) in turned(&block).iter().enumerate() {
-                let start = (column + i) * to_stride + row;
-                to[start..start + BLOCK].copy_from_slice(line);
-            }
+            let whole = start + (BLOCK - 1) * from.stride + BLOCK;
+            let block = match from.bytes.get(start..whole) {
+                Some(bytes) if n_rows == BLOCK => whole_block(bytes, from.stride),
+                _ => {
+                    let mut block = [[0; BLOCK]; BLOCK];
+                    for (i, line) in block[..n_rows].iter_mut().enumerate() {
+                        *line = from.sixteen(row + i, column);
+                    }
+                    block
+                }
+            };
+            write_turned(&block, &mut to[column * to_stride + row..], to_stride);
+        }
+    }
+}
+
+/// Sixteen lines of sixteen bytes, all of which are there.
+#[inline(always)]
+fn whole_block(bytes: &[u8], stride: usize) -> Block {
+    let mut block = [[0; BLOCK]; BLOCK];
+    for i in 0..BLOCK {
+        if let Some(line) = bytes[i * stride..].first_chunk::<BLOCK>() {
+            block[i] = *line;
+        }
+    }
+    block
+}
+
+#[inline(always)]
+fn write_turned(block: &Block, to: &mut [u8], stride: usize) {
+    let lines = turned(block);
+    for i in 0..BLOCK {
+        if let Some(line) = to[i * stride..].first_chunk_mut::<BLOCK>() {
+            *line = lines[i];
         }
     }
 }
@@ -56,24 +84,33 @@ fn turned_plainly(block: &Block) -> Block {
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 use turned_plainly as turned;
 
-/// Each round interleaves a row with the one eight below, which turns the four bits of the row and the four of the
-/// column by one place; after four rounds they have changed places.
+/// Each row interleaved with the one eight below: that turns the four bits of the row and the four of the column by one
+/// place, so that after four times they have changed places.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+fn interleaved<T: Copy>(lines: [T; BLOCK], zip: impl Fn(T, T) -> (T, T)) -> [T; BLOCK] {
+    let mut out = lines;
+    for i in 0..BLOCK / 2 {
+        (out[2 * i], out[2 * i + 1]) = zip(lines[i], lines[i + BLOCK / 2]);
+    }
+    out
+}
+
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "vectors are arrays of bytes to the compiler only when told")]
-#[inline]
+#[inline(always)]
 fn turned(block: &Block) -> Block {
     use std::arch::x86_64::{__m128i, _mm_unpackhi_epi8, _mm_unpacklo_epi8};
 
+    #[inline(always)]
+    fn zip(one: __m128i, other: __m128i) -> (__m128i, __m128i) {
+        // SAFETY: every x86-64 processor has SSE2.
+        unsafe { (_mm_unpacklo_epi8(one, other), _mm_unpackhi_epi8(one, other)) }
+    }
+
     // SAFETY: both are 256 bytes of which every bit pattern is valid.
     let lines: [__m128i; BLOCK] = unsafe { std::mem::transmute::<Block, [__m128i; BLOCK]>(*block) };
-    let round = |v: [__m128i; BLOCK]| -> [__m128i; BLOCK] {
-        std::array::from_fn(|i| {
-            let (one, other) = (v[i / 2], v[i / 2 + BLOCK / 2]);
-            // SAFETY: every x86-64 processor has SSE2.
-            unsafe { if i % 2 == 0 { _mm_unpacklo_epi8(one, other) } else { _mm_unpackhi_epi8(one, other) } }
-        })
-    };
-    let lines = round(round(round(round(lines))));
+    let lines = interleaved(interleaved(interleaved(interleaved(lines, zip), zip), zip), zip);
     // SAFETY: as above, the other way.
     unsafe { std::mem::transmute::<[__m128i; BLOCK], Block>(lines) }
 }
@@ -81,20 +118,19 @@ fn turned(block: &Block) -> Block {
 /// As on x86-64, with the same operation under its other name.
 #[cfg(target_arch = "aarch64")]
 #[allow(unsafe_code, reason = "vectors are arrays of bytes to the compiler only when told")]
-#[inline]
+#[inline(always)]
 fn turned(block: &Block) -> Block {
     use std::arch::aarch64::{uint8x16_t, vzip1q_u8, vzip2q_u8};
 
+    #[inline(always)]
+    fn zip(one: uint8x16_t, other: uint8x16_t) -> (uint8x16_t, uint8x16_t) {
+        // SAFETY: every 64-bit ARM processor that Rust supports has NEON.
+        unsafe { (vzip1q_u8(one, other), vzip2q_u8(one, other)) }
+    }
+
     // SAFETY: both are 256 bytes of which every bit pattern is valid.
     let lines: [uint8x16_t; BLOCK] = unsafe { std::mem::transmute::<Block, [uint8x16_t; BLOCK]>(*block) };
-    let round = |v: [uint8x16_t; BLOCK]| -> [uint8x16_t; BLOCK] {
-        std::array::from_fn(|i| {
-            let (one, other) = (v[i / 2], v[i / 2 + BLOCK / 2]);
-            // SAFETY: every 64-bit ARM processor that Rust supports has NEON.
-            unsafe { if i % 2 == 0 { vzip1q_u8(one, other) } else { vzip2q_u8(one, other) } }
-        })
-    };
-    let lines = round(round(round(round(lines))));
+    let lines = interleaved(interleaved(interleaved(interleaved(lines, zip), zip), zip), zip);
     // SAFETY: as above, the other way.
     unsafe { std::mem::transmute::<[uint8x16_t; BLOCK], Block>(lines) }
 }
