@@ -29,6 +29,7 @@ mod format;
 mod image;
 mod jpeg;
 mod normalize;
+mod plausible;
 mod resample;
 
 pub use crate::blur::gaussian_blur;
