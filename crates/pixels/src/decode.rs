@@ -139,6 +139,7 @@ pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, Decode
         return Err(DecodeError::FileTooLarge { bytes: bytes.len() as u64, max_file_bytes: limits.max_file_bytes });
     }
     let format = Format::of(bytes).ok_or_else(|| DecodeError::UnknownFormat { found: describe_unknown(bytes) })?;
+    plausible::check_before_header(bytes, format)?;
     let (width, height) = catching_panics(format, || match format {
         Format::Jpeg => jpeg::dimensions(bytes),
         other => {

@@ -15,6 +15,21 @@ const MAX_PIXELS_PER_BYTE: u64 = 1024;
 /// The most that a byte of deflate can unfold to.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
+/// Chunks of a PNG besides those with pixels. The decoder keeps every text, which can cost ten times its bytes.
+const MAX_PNG_CHUNKS: usize = 10_000;
+
+/// Refuses a file whose header alone could cost much memory.
+///
+/// # Errors
+/// [`DecodeError::Corrupt`].
+pub(crate) fn check_before_header(bytes: &[u8], format: Format) -> Result<(), DecodeError> {
+    if format == Format::Png && png_chunks(bytes).filter(|(name, _)| name != b"IDAT").nth(MAX_PNG_CHUNKS).is_some() {
+        let reason = format!("it has more than {MAX_PNG_CHUNKS} chunks besides its pixels");
+        return Err(DecodeError::Corrupt { format, reason });
+    }
+    Ok(())
+}
+
 /// Refuses what cannot be a picture of that size.
 ///
 /// # Errors
@@ -71,17 +86,20 @@ fn png_data(bytes: &[u8]) -> (u64, u64) {
         }
         _ => 1,
     };
-    let mut coded = 0;
+    let coded = png_chunks(bytes).filter(|(name, _)| name == b"IDAT").map(|(_, len)| len as u64).sum();
+    (coded, bits)
+}
+
+/// The chunks of a PNG: their names and how many bytes of each are there.
+fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], usize)> {
     let mut rest = bytes.get(8..).unwrap_or_default();
-    while let Some((head, after)) = rest.split_at_checked(8) {
-        let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
-        if &head[4..] == b"IDAT" {
-            coded += len.min(after.len()) as u64;
-        }
+    std::iter::from_fn(move || {
+        let (&[l0, l1, l2, l3, name @ ..], after) = rest.split_first_chunk::<8>()?;
+        let len = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
         // Four bytes of checksum follow.
         rest = after.get(len.saturating_add(4)..).unwrap_or_default();
-    }
-    (coded, bits)
+        Some((name, len.min(after.len())))
+    })
 }
 
 /// A lossy frame says how large it is, and the decoder believes it before it compares it with the picture.
