@@ -8,13 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use twoview_data::{FolderConfig, FolderError, FolderSource, Problem, Source};
+use twoview_data::{FolderConfig, FolderError, FolderSource, OnBad, Problem, Source};
 use twoview_pixels::{DecodeLimits, Image, encode_png};
 
 /// A JPEG of 48x40 pixels.
 const JPEG: &[u8] = include_bytes!("files/rings.jpg");
 
-const CONFIG: FolderConfig = FolderConfig { limits: DecodeLimits::STANDARD, cache_mib: 16, max_bad_fraction: 1.0 };
+const CONFIG: FolderConfig = FolderConfig {
+    limits: DecodeLimits::STANDARD,
+    cache_mib: 16,
+    full_scan_files: 1000,
+    on_bad: OnBad::Skip,
+    max_bad_fraction: 1.0,
+};
 
 /// A PNG of 4x3 pixels in one shade, so that pictures can be told apart.
 fn png(shade: u8) -> Vec<u8> {

@@ -64,6 +64,7 @@ fn batch_of(n_pictures: usize, seed: u64) -> ViewBatch {
         epoch: 0,
         index: 0,
         samples: (0..n_pictures as u64).collect(),
+        groups: (0..n_pictures as u64).collect(),
         labels: Vec::new(),
         size_px: u32::try_from(SIZE_PX).expect("small"),
         views: [view(0), view(1)],
