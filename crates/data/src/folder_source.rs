@@ -804,19 +804,23 @@ fn write_report(
         files_seen: listing.n_files,
         hidden: listing.n_hidden,
         repeated: listing.n_repeated,
-        fingerprint: identity(good, headers_only),
+        fingerprint: identity(good, headers_only, by_table),
     }
 }
 
-/// The hash over root, path, size and content of every picture; of the content as much as the scan has read.
-fn identity(good: &[Good<'_>], headers_only: bool) -> Fingerprint {
+/// The hash over root, path, size and content of every picture; of the content as much as the scan has read. A label
+/// counts where it does not follow from the path.
+fn identity(good: &[Good<'_>], headers_only: bool, by_table: bool) -> Fingerprint {
     let mut record = Vec::new();
     let mut hashes = Vec::with_capacity(good.len() * 16);
-    for Good { root, relative, scan, .. } in good {
+    for Good { root, relative, label, scan } in good {
         record.clear();
         record.extend_from_slice(&scan.bytes.to_le_bytes());
         record.extend_from_slice(if headers_only { &scan.seal[..8] } else { &scan.seal });
         record.extend_from_slice(&root.to_le_bytes());
+        if by_table {
+            record.extend_from_slice(&label.unwrap_or(u32::MAX).to_le_bytes());
+        }
         record.extend(sort_key(relative));
         hashes.extend(Fingerprint::of(&record).to_le_bytes());
     }
