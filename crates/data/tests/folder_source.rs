@@ -428,6 +428,56 @@ mod unix {
         assert_eq!(source.report().bad_files[0].reason, "not a regular file");
     }
 
+    /// Opening a pipe waits for a writer, so nothing may open one, whenever it got its name.
+    #[test]
+    fn pipes_are_never_opened() {
+        let folder = folder_of(&["good.png", "later.png"]);
+        let make_pipe = |name: &str| {
+            let path = folder.path().join(name);
+            assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        };
+        make_pipe("pipe.jpg");
+        let config = FolderConfig { cache_mib: 0, ..CONFIG };
+        let source = FolderSource::open(folder.path(), &config, &|_, _| ()).unwrap();
+        assert_eq!(source.report().bad_files[0].reason, "not a regular file");
+        fs::remove_file(folder.path().join("later.png")).unwrap();
+        make_pipe("later.png");
+        assert!(matches!(source.image(1).unwrap_err().problem, Problem::NotAFile));
+        put(&folder, "list.txt", b"good.png\npipe.jpg\n");
+        let files = PictureFiles { list: Some(folder.path().join("list.txt")), ..PictureFiles::default() };
+        let source = FolderSource::open_files(&files, &CONFIG, &|_, _| ()).unwrap();
+        assert_eq!((source.len(), bad_names(&source)), (1, vec!["pipe.jpg".to_owned()]));
+    }
+
+    #[test]
+    fn files_and_folders_that_may_not_be_read_are_named() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = folder_of(&["good.png", "secret.png", "closed/a.png"]);
+        let permit = |name: &str, mode| {
+            fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        permit("secret.png", 0);
+        permit("closed", 0);
+        // The superuser may read everything, and then there is nothing to see here.
+        if fs::read(folder.path().join("secret.png")).is_err() {
+            let source = open(&folder);
+            assert_eq!(names(&source), ["good.png"]);
+            assert_eq!(bad_names(&source), ["closed", "secret.png"]);
+        }
+        permit("closed", 0o700);
+    }
+
+    #[test]
+    fn a_list_holds_any_bytes() {
+        let folder = TempDir::new().unwrap();
+        let name = OsStr::from_bytes(b"\xff\xfe.png");
+        put(&folder, name, &png(5));
+        put(&folder, "list.txt", b"\xff\xfe.png\n");
+        let files = PictureFiles { list: Some(folder.path().join("list.txt")), ..PictureFiles::default() };
+        let source = FolderSource::open_files(&files, &CONFIG, &|_, _| ()).unwrap();
+        assert_eq!((names(&source), source.path(0)), (vec![r"\xff\xfe.png".to_owned()], folder.path().join(name)));
+    }
+
     #[test]
     fn a_file_with_two_names_counts_once() {
         let folder = folder_of(&["a.png"]);
