@@ -6,6 +6,18 @@
 //!
 //! Makes that many different PNG files of 8x8 pixels, a thousand to a class folder, below FOLDER (else the folder for
 //! temporary files), opens them and removes them again. They need a block and an inode each: `df -i` first.
+//!
+//! # Measured
+//! A million files on 2 cores of an AMD EPYC (Zen 5) that other work shared (load 8 to 10), ext4, development profile:
+//!
+//! | scan | until the first picture | files/s | manifest | resident at most |
+//! |---|---|---|---|---|
+//! | headers, first opening after the files were made | 118 s | 8,459 | 69 bytes a file | 245 MiB |
+//! | headers, again | 75 s | 13,292 | 69 bytes a file | 245 MiB |
+//! | complete | 92 s | 10,816 | 69 bytes a file | 245 MiB |
+//!
+//! Of the 69 bytes 29 are the path. A cache adds 16. Decoding 8x8 pixels costs next to nothing, so these files show
+//! what walking, opening and reading cost; with photographs the complete scan adds their decoding.
 
 #![allow(clippy::print_stdout, reason = "a measurement is there to be read")]
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot set itself up may panic")]

@@ -37,7 +37,7 @@ pub struct FolderConfig {
     /// Memory for decoded pixels in MiB. Pictures that fit are kept once they have been decoded.
     pub cache_mib: u64,
     /// Up to this many files, each is read and decoded completely when the folder is opened. Of more files only the
-    /// beginning of each is read, which takes a hundredth of the time; see [`FolderSource`] for what that gives up.
+    /// beginning of each is read and nothing is decoded; see [`FolderSource`] for what that gives up.
     pub full_scan_files: usize,
     /// What happens when a file cannot be used.
     pub on_bad: OnBad,
