@@ -174,6 +174,91 @@ fn broken_files_are_named_and_training_goes_on() {
 }
 
 #[test]
+fn duplicates_are_found_written_and_heeded() {
+    let dir = with_pictures(10, 0);
+    let class = dir.path().join("pictures/train/checks");
+    fs::copy(class.join("0000.png"), class.join("copy.png")).expect("copied");
+    fs::write(class.join("empty.jpg"), b"").expect("written");
+    let report = json(dir.path(), &["data", "check", "pictures/train", "--out", "found", "--near", "0", "--json"]);
+    assert_eq!(report["duplicates"], 1);
+    let groups = fs::read_to_string(dir.path().join("found/duplicates.jsonl")).expect("a list");
+    let first: Value = serde_json::from_str(groups.lines().next().expect("a group")).expect("JSON");
+    assert_eq!(first, report["duplicate_groups"][0]);
+    assert_eq!(first["kind"], "exact");
+    assert_eq!(first["paths"], serde_json::json!(["checks/0000.png", "checks/copy.png"]));
+    let bad = fs::read_to_string(dir.path().join("found/bad_files.jsonl")).expect("a list");
+    assert!(bad.lines().count() == 1 && bad.contains("empty.jpg"), "{bad}");
+    let said = String::from_utf8(succeeds(dir.path(), &["data", "check", "pictures/train"]).stdout).expect("UTF-8");
+    assert!(said.contains("1 with the bytes of another") && said.contains("look alike"), "{said}");
+    fails(dir.path(), &["data", "check", "pictures/train", "--near", "8"], 2, &["--near", "0..=7"]);
+    fails(dir.path(), &["data", "check"], 2, &["DIR"]);
+
+    let list = ["--set", "data.duplicates=found/duplicates.jsonl", "--set", "length.steps=1"];
+    let output = succeeds(dir.path(), &pretrain_args("pictures/train", "run", &list));
+    assert!(stderr(&output).contains("pictures show what another one shows"), "{}", stderr(&output));
+    // What is known of the pictures is part of what the run is, wherever the list lies.
+    succeeds(dir.path(), &["resume", "run"]);
+    fs::write(dir.path().join("found/duplicates.jsonl"), "").expect("written");
+    fs::remove_file(class.join("copy.png")).expect("removed");
+    fails(dir.path(), &["resume", "run"], 7, &["--accept-data-change"]);
+    fs::write(dir.path().join("found/duplicates.jsonl"), "no JSON\n").expect("written");
+    fails(dir.path(), &["resume", "run"], 3, &["duplicates.jsonl, line 1"]);
+}
+
+#[test]
+fn folders_lists_and_tables_are_read_as_one_set() {
+    let dir = with_pictures(3, 2);
+    let both = json(dir.path(), &["data", "check", "pictures/train", "pictures/test", "--json"]);
+    assert_eq!((both["pictures"].as_u64(), both["classes"].as_array().map(Vec::len)), (Some(50), Some(10)));
+    fs::write(dir.path().join("list.txt"), "pictures/train/dots/0000.png\npictures/test/checks/0001.png\ngone.png\n")
+        .expect("written");
+    let listed = json(dir.path(), &["data", "check", "--list", "list.txt", "--json"]);
+    assert_eq!((listed["pictures"].as_u64(), listed["bad_files"].as_array().map(Vec::len)), (Some(2), Some(1)));
+    fs::write(dir.path().join("labels.csv"), "path,label\ndots/0000.png,round\nchecks/0000.png,square\n")
+        .expect("written");
+    let args = ["data", "check", "pictures/train", "--labels", "labels.csv", "--json"];
+    let labelled = json(dir.path(), &args);
+    assert_eq!((labelled["classes"][0]["name"].as_str(), labelled["unlabelled"].as_u64()), (Some("round"), Some(28)));
+    fs::write(dir.path().join("labels.csv"), "path,label\ndots/0000.png\n").expect("written");
+    fails(dir.path(), &args, 3, &["labels.csv, line 2"]);
+    // A run finds a list again after its folder has been left.
+    let shown = succeeds(dir.path(), &["config", "show", "--preset", "small", "--set", "data.source.list=list.txt"]);
+    fs::write(dir.path().join("mine.toml"), shown.stdout).expect("written");
+    let args = [
+        &["pretrain", "mine.toml", "--out", "run"],
+        &TINY[2..],
+        &["--set", "data.batch_size=2", "--set", "length.steps=1"],
+    ]
+    .concat();
+    succeeds(dir.path(), &[&args[..], &["--set", "data.source.max_bad_fraction=0.5"]].concat());
+    fs::create_dir(dir.path().join("elsewhere")).expect("made");
+    succeeds(&dir.path().join("elsewhere"), &["resume", "../run"]);
+}
+
+#[test]
+fn a_strict_run_stops_at_the_first_bad_file() {
+    let dir = with_pictures(4, 0);
+    let strict = ["--set", "data.source.on_bad=fail", "--set", "length.steps=2", "--set", "data.source.cache_mib=0"];
+    succeeds(dir.path(), &pretrain_args("pictures/train", "good", &strict));
+    let picture = dir.path().join("pictures/train/dots/0001.png");
+    let whole = fs::read(&picture).expect("a picture");
+    fs::write(&picture, b"").expect("written");
+    fails(dir.path(), &pretrain_args("pictures/train", "run", &strict), 3, &["0001.png", "on_bad=skip"]);
+    assert!(!dir.path().join("run").exists(), "nothing is left behind");
+
+    // Broken behind its header, it shows only when it is read.
+    fs::write(&picture, &whole[..whole.len() - 30]).expect("written");
+    let headers = ["--set", "data.source.full_scan_files=0", "--set", "length.epochs=2"];
+    let args = pretrain_args("pictures/train", "run", &[&strict[..2], &headers].concat());
+    fails(dir.path(), &args, 3, &["0001.png", "no longer be read"]);
+    let lenient = pretrain_args("pictures/train", "lenient", &headers);
+    let output = succeeds(dir.path(), &lenient);
+    assert!(stderr(&output).contains("only headers were read"), "{}", stderr(&output));
+    let bad = fs::read_to_string(dir.path().join("lenient/bad_files.jsonl")).expect("a list");
+    assert!(bad.contains("0001.png") && bad.contains("replaced_by"), "{bad}");
+}
+
+#[test]
 fn unusable_data_say_what_was_found() {
     let dir = with_pictures(2, 0);
     fs::create_dir(dir.path().join("nothing")).expect("made");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use twoview_augment::Recipe;
+use twoview_data::{MAX_NEAR_BITS, NEAR_BITS};
 use twoview_encoder::Arch;
 
 /// Learn image representations from a folder of pictures, without labels.
@@ -232,8 +233,24 @@ pub(crate) enum DataCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct DataCheckArgs {
-    /// The folder
-    pub(crate) dir: PathBuf,
+    /// The folders, read as one set
+    #[arg(required_unless_present_any = ["list", "labels"], value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Check the files in this list instead: one path per line, relative to the list or absolute
+    #[arg(long, value_name = "FILE", conflicts_with = "dirs")]
+    pub(crate) list: Option<PathBuf>,
+    /// Take labels from this CSV file with the columns path and label; without folders it is the list as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// Pictures whose perceptual hashes differ in at most this many of 64 bits are compared as near duplicates
+    #[arg(long, value_name = "BITS", default_value_t = NEAR_BITS, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_NEAR_BITS)))]
+    pub(crate) near: u32,
+    /// Write bad_files.jsonl and duplicates.jsonl into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write every group of duplicates, as JSON lines; data.duplicates reads them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) duplicates: Option<PathBuf>,
     /// Write every unusable file with its reason, as JSON lines
     #[arg(long, value_name = "FILE")]
     pub(crate) bad_files: Option<PathBuf>,

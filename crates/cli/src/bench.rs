@@ -104,6 +104,7 @@ fn random_batch(n: usize, side: usize) -> Result<ViewBatch, Failure> {
         epoch: 0,
         index: 0,
         samples: (0..n as u64).collect(),
+        groups: (0..n as u64).collect(),
         labels: Vec::new(),
         size_px,
         views: ViewPixels::F32(values),

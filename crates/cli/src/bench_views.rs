@@ -14,8 +14,8 @@ use std::{
 use serde_json::{Map, json};
 use twoview_augment::{Augment, PlannedOp, Recipe, Renderer, ViewKey, ViewPlan};
 use twoview_data::{
-    FolderConfig, FolderSource, Loader, LoaderConfig, PatternsConfig, PatternsSource, PixelType, ReadBuffers, Source,
-    Split,
+    FolderConfig, FolderSource, Loader, LoaderConfig, OnBad, PatternsConfig, PatternsSource, PixelType, ReadBuffers,
+    Source, Split,
 };
 use twoview_pixels::{DecodeLimits, Image, Instructions, Normalize, decode_into};
 
@@ -55,7 +55,13 @@ impl Subject {
             Some(root) => {
                 let counter = Counter::start("reading pictures", 0);
                 let cache_mib = if args.decoded { DECODED_MIB } else { 0 };
-                let config = FolderConfig { limits: DecodeLimits::STANDARD, cache_mib, max_bad_fraction: 1.0 };
+                let config = FolderConfig {
+                    limits: DecodeLimits::STANDARD,
+                    cache_mib,
+                    full_scan_files: usize::MAX,
+                    on_bad: OnBad::Skip,
+                    max_bad_fraction: 1.0,
+                };
                 let source = FolderSource::open(root, &config, &|done, total| counter.at(done, total));
                 counter.end();
                 Arc::new(source.or_exit(Exit::Data)?)

@@ -3,7 +3,10 @@
 use std::fs;
 
 use serde_json::json;
-use twoview_data::{PatternFolderConfig, PatternFolderError, ScanReport, escape_path, write_pattern_folder};
+use twoview_data::{
+    DuplicateGroup, Likeness, PatternFolderConfig, PatternFolderError, PictureFiles, ScanReport, duplicates_text,
+    escape_path, write_pattern_folder,
+};
 
 use crate::{
     args::{DataCheckArgs, MakePatternsArgs},
@@ -23,18 +26,30 @@ pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
         // Any number of broken files can be reported; refusing them is for training.
         *max_bad_fraction = 1.0;
     }
-    let pictures = pictures::open_folder_quietly(&args.dir, &config)?;
-    let Some(report) = pictures.report else { return Err(Failure::new(Exit::Bug, "a folder has no report")) };
-    if let Some(path) = &args.bad_files {
-        fs::write(path, pictures::bad_files_text(&report.bad_files)).map_err(at(path))?;
+    let files = PictureFiles { roots: args.dirs.clone(), list: args.list.clone(), labels: args.labels.clone() };
+    let (report, groups) = pictures::check(&files, &config, args.near)?;
+    let in_out = |name: &str| args.out.as_ref().map(|out| out.join(name));
+    if let Some(out) = &args.out {
+        fs::create_dir_all(out).map_err(at(out))?;
+    }
+    for path in args.bad_files.clone().into_iter().chain(in_out("bad_files.jsonl")) {
+        fs::write(&path, pictures::bad_files_text(&report.bad_files)).map_err(at(&path))?;
+    }
+    for path in args.duplicates.clone().into_iter().chain(in_out("duplicates.jsonl")) {
+        fs::write(&path, duplicates_text(&groups)).map_err(at(&path))?;
     }
     if args.json {
-        return result(&serde_json::to_string(&report).or_exit(Exit::Bug)?);
+        let mut whole = serde_json::to_value(&report).or_exit(Exit::Bug)?;
+        whole["duplicate_groups"] = serde_json::to_value(&groups).or_exit(Exit::Bug)?;
+        return result_json(&whole);
     }
-    describe(&report)
+    describe(&report, &groups, args.near)
 }
 
-fn describe(report: &ScanReport) -> Result<(), Failure> {
+/// Groups of duplicates that are named on the terminal.
+const GROUPS_SHOWN: usize = 10;
+
+fn describe(report: &ScanReport, groups: &[DuplicateGroup], near_bits: u32) -> Result<(), Failure> {
     let formats: Vec<String> = report.formats.iter().map(|(format, n)| format!("{n} {format}")).collect();
     result(&format!("pictures     {} ({})", report.pictures, formats.join(", ")))?;
     result(&format!("size         {:.1} MiB in files", report.total_bytes as f64 / (1024.0 * 1024.0)))?;
@@ -48,7 +63,19 @@ fn describe(report: &ScanReport) -> Result<(), Failure> {
     } else {
         result("classes      none: the pictures are unlabelled")?;
     }
-    result(&format!("duplicates   {}", report.duplicates))?;
+    let (exact, near): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.kind == Likeness::Exact);
+    result(&format!("duplicates   {} with the bytes of another, in {} groups", report.duplicates, exact.len()))?;
+    let n_near: usize = near.iter().map(|group| group.paths.len()).sum();
+    result(&format!("look alike   {n_near} in {} groups, by {near_bits} of 64 bits", near.len()))?;
+    for group in groups.iter().take(GROUPS_SHOWN) {
+        let kind = if group.kind == Likeness::Exact { "same bytes" } else { "look alike" };
+        let (first, others) = group.paths.split_at(group.paths.len().min(3));
+        let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+        result(&format!("  {kind}: {}{more}", first.join(", ")))?;
+    }
+    if groups.len() > GROUPS_SHOWN {
+        result(&format!("  {} more groups; --duplicates FILE writes them all", groups.len() - GROUPS_SHOWN))?;
+    }
     result(&format!("fingerprint  {}", report.fingerprint))?;
     report.notes.iter().try_for_each(|remark| result(&format!("note         {remark}")))?;
     result(&format!("unusable     {}", report.bad_files.len()))?;

@@ -367,6 +367,11 @@ fn require_labels(source: &dyn Source, flag: &str) -> Result<(), Failure> {
             ),
         ));
     }
+    // A table of labels may have gaps.
+    if let Some(i) = (0..source.len()).find(|&i| source.label(i).is_none()) {
+        let message = format!("{} has no label: evaluation needs one for every picture", source.name(i));
+        return Err(Failure::new(Exit::Data, message));
+    }
     Ok(())
 }
 

@@ -1,12 +1,15 @@
 //! From a source's configuration to pictures, with what was found said aloud.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use twoview_data::{
-    BadFile, FolderConfig, FolderError, FolderSource, PatternsConfig, PatternsSource, ScanReport, Source, Split,
-    escape_path,
+    BadFile, DuplicateGroup, FolderConfig, FolderError, FolderSource, KnownDuplicates, OnBad, PatternsConfig,
+    PatternsSource, PictureFiles, ScanReport, Source, Split, escape_path, read_duplicates,
 };
 use twoview_pixels::DecodeLimits;
 
@@ -51,12 +54,15 @@ const MIB: u64 = 1024 * 1024;
 /// [`Exit::Data`] where the pictures cannot be used.
 pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Failure> {
     match config {
-        SourceConfig::Folder { root: None, .. } => {
-            let message = "data.source.root: no folder of pictures was given; write root = \"path/to/pictures\" there, or run \
-                           `twoview pretrain path/to/pictures --preset RUNFILE`";
-            Err(Failure::new(Exit::Usage, message))
+        SourceConfig::Folder { root, roots, list, labels, .. } => {
+            let roots: Vec<PathBuf> = root.iter().chain(roots).cloned().collect();
+            if roots.is_empty() && list.is_none() && labels.is_none() {
+                let message = "data.source.root: no folder of pictures was given; write root = \"path/to/pictures\" there, or run \
+                               `twoview pretrain path/to/pictures --preset RUNFILE`";
+                return Err(Failure::new(Exit::Usage, message));
+            }
+            open_files(&PictureFiles { roots, list: list.clone(), labels: labels.clone() }, config)
         }
-        SourceConfig::Folder { root: Some(root), .. } => open_folder(root, config),
         SourceConfig::Patterns { seed, train_per_class, test_per_class } => {
             let per_class = match split {
                 Split::Train => *train_per_class,
@@ -73,51 +79,32 @@ pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Fail
     }
 }
 
-/// Opens a folder with the limits of `config`; its `root`, if any, is not looked at.
+/// Opens a folder with the limits of `config`; where its own pictures lie is not looked at.
 ///
 /// # Errors
 /// As [`open`].
 pub(crate) fn open_folder(root: &Path, config: &SourceConfig) -> Result<Pictures, Failure> {
-    let pictures = open_folder_quietly(root, config)?;
-    let classes = pictures.source.classes().len();
-    let bad = pictures.report.as_ref().map(|report| report.bad_files.as_slice()).unwrap_or_default();
-    say_bad(bad);
-    note(&format!(
-        "{}: {} pictures{}{}",
-        root.display(),
-        pictures.source.len(),
-        if classes == 0 { ", no labels".to_owned() } else { format!(" in {classes} classes") },
-        if bad.is_empty() { String::new() } else { format!(", {} unusable files left out", bad.len()) },
-    ));
-    Ok(pictures)
+    open_files(&PictureFiles::below(root), config)
 }
 
-/// Opens a folder as [`open_folder`] does, without saying what was found.
-///
-/// # Errors
-/// As [`open`].
-pub(crate) fn open_folder_quietly(root: &Path, config: &SourceConfig) -> Result<Pictures, Failure> {
-    let config = folder_config(config);
+fn open_files(files: &PictureFiles, config: &SourceConfig) -> Result<Pictures, Failure> {
     let counter = Counter::start("reading pictures", 0);
-    let source = FolderSource::open(root, &config, &|done, total| counter.at(done, total)).map_err(|error| {
-        let remedy = match &error {
-            FolderError::TooManyBad { bad_files, .. } => {
-                say_bad(bad_files);
-                Some("mend or remove them, or raise the limit with --set data.source.max_bad_fraction=SHARE")
-            }
-            FolderError::NoGoodPicture { bad_files, .. } => {
-                say_bad(bad_files);
-                None
-            }
-            _ => None,
-        };
-        match remedy {
-            Some(remedy) => Failure::new(Exit::Data, format!("{error}; {remedy}")),
-            None => Failure { exit: Exit::Data, error: error.into() },
-        }
-    })?;
+    let opened = FolderSource::open_files(files, &folder_config(config), &|done, total| counter.at(done, total));
+    let source = opened.map_err(unusable)?;
     counter.end();
     let report = source.report().clone();
+    say_bad(&report.bad_files);
+    note(&format!(
+        "{}: {} pictures{}{}{}",
+        report.root.display(),
+        report.pictures,
+        if report.labelled { format!(" in {} classes", report.classes.len()) } else { ", no labels".to_owned() },
+        match report.bad_files.len() {
+            0 => String::new(),
+            n => format!(", {n} unusable files left out"),
+        },
+        if report.headers_only { "; only headers were read" } else { "" },
+    ));
     let manifest = Manifest {
         pictures: source.len(),
         classes: source.classes().to_vec(),
@@ -126,20 +113,96 @@ pub(crate) fn open_folder_quietly(root: &Path, config: &SourceConfig) -> Result<
     Ok(Pictures { source: Arc::new(source), report: Some(report), manifest })
 }
 
+/// Decodes every file, however many, and searches them for duplicates.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn check(
+    files: &PictureFiles,
+    config: &SourceConfig,
+    near_bits: u32,
+) -> Result<(ScanReport, Vec<DuplicateGroup>), Failure> {
+    let counter = Counter::start("reading pictures", 0);
+    let config = FolderConfig { cache_mib: 0, ..folder_config(config) };
+    let checked = FolderSource::check(files, &config, near_bits, &|done, total| counter.at(done, total));
+    let (source, groups) = checked.map_err(unusable)?;
+    counter.end();
+    Ok((source.report().clone(), groups))
+}
+
+/// Names the unusable files behind an error, and says what can be done.
+fn unusable(error: FolderError) -> Failure {
+    let remedy = match &error {
+        FolderError::TooManyBad { bad_files, .. } => {
+            say_bad(bad_files);
+            Some("mend or remove them, or raise the limit with --set data.source.max_bad_fraction=SHARE")
+        }
+        FolderError::NoGoodPicture { bad_files, .. } => {
+            say_bad(bad_files);
+            None
+        }
+        FolderError::Bad { .. } => {
+            Some("mend or remove it, or leave such files out with --set data.source.on_bad=skip")
+        }
+        _ => None,
+    };
+    match remedy {
+        Some(remedy) => Failure::new(Exit::Data, format!("{error}; {remedy}")),
+        None => Failure { exit: Exit::Data, error: error.into() },
+    }
+}
+
+impl Pictures {
+    /// The same pictures, with what a list of duplicates knows about them.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where the list cannot be used.
+    pub(crate) fn knowing_duplicates(mut self, list: Option<&Path>) -> Result<Self, Failure> {
+        let Some(list) = list else { return Ok(self) };
+        let groups = read_duplicates(list).or_exit(Exit::Data)?;
+        let known = KnownDuplicates::new(self.source, &groups);
+        note(&format!("{}: {} pictures show what another one shows", list.display(), known.n_grouped()));
+        if let [first, ..] = known.unknown() {
+            note(&format!(
+                "warning: {}: {} names are not in the data, such as {first}",
+                list.display(),
+                known.unknown().len()
+            ));
+        }
+        // Another grouping is another loss, so a run cannot go on with it unnoticed.
+        self.manifest.fingerprint += &format!("+{}", known.fingerprint());
+        Ok(Self { source: Arc::new(known), ..self })
+    }
+}
+
 /// The limits of a folder; built-in sets have none, so the standard ones stand in when a folder is opened beside them.
 fn folder_config(config: &SourceConfig) -> FolderConfig {
     match config {
-        SourceConfig::Folder { max_bad_fraction, max_file_mib, max_megapixels, cache_mib, .. } => FolderConfig {
+        SourceConfig::Folder {
+            full_scan_files,
+            on_bad,
+            max_bad_fraction,
+            max_file_mib,
+            max_megapixels,
+            cache_mib,
+            ..
+        } => FolderConfig {
             limits: DecodeLimits {
                 max_file_bytes: max_file_mib.saturating_mul(MIB),
                 max_pixels: max_megapixels.saturating_mul(1_000_000),
             },
             cache_mib: *cache_mib,
+            full_scan_files: *full_scan_files,
+            on_bad: *on_bad,
             max_bad_fraction: *max_bad_fraction,
         },
-        SourceConfig::Patterns { .. } => {
-            FolderConfig { limits: DecodeLimits::STANDARD, cache_mib: 512, max_bad_fraction: 0.2 }
-        }
+        SourceConfig::Patterns { .. } => FolderConfig {
+            limits: DecodeLimits::STANDARD,
+            cache_mib: 512,
+            full_scan_files: 100_000,
+            on_bad: OnBad::Skip,
+            max_bad_fraction: 0.2,
+        },
     }
 }
 

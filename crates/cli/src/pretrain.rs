@@ -46,6 +46,7 @@ pub(crate) struct Trained {
 pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
     let (_, device) = device::open(&args.device.device)?;
     let (file, pictures) = choose(&args.input, &args.config)?;
+    let pictures = pictures.knowing_duplicates(file.data.duplicates.as_deref())?;
     let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
     let mut state = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
     state.network.encoder = state.network.encoder.with_recompute(args.recompute);
@@ -64,7 +65,8 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
     let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
     check(&file).or_exit(Exit::Usage)?;
     let manifest = same_experiment(&run_dir, &file)?;
-    let pictures = pictures::open(&file.data.source, Split::Train)?;
+    let pictures =
+        pictures::open(&file.data.source, Split::Train)?.knowing_duplicates(file.data.duplicates.as_deref())?;
     same_data(&run_dir, manifest, pictures.manifest, args.accept_data_change)?;
     let plan = RunPlan::new(&file, pictures.source).or_exit(Exit::Usage)?;
     let mut fresh = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
@@ -224,51 +226,48 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
                 format!("--preset {preset} and {} are both whole configurations; give one of them", input.display()),
             ));
         }
-        let mut file = RunFile::from_path(&input, sets).or_exit(Exit::Usage)?;
+        let mut file = RunFile::from_path(input, sets).or_exit(Exit::Usage)?;
         check(&file).or_exit(Exit::Usage)?;
-        if let SourceConfig::Folder { root: Some(root), .. } = &mut file.data.source {
-            // The run must find its pictures from wherever it is resumed.
-            *root = fs::canonicalize(&*root).map_err(|error| no_folder(root, &error))?;
-        }
+        absolute(&mut file)?;
         let pictures = pictures::open(&file.data.source, Split::Train)?;
         return Ok((file, pictures));
     }
     let root = fs::canonicalize(input).map_err(|error| no_folder(input, &error))?;
-    let (mut file, pictures) = match &config.preset {
-        Some(preset) => {
-            let file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
-            check(&file).or_exit(Exit::Usage)?;
-            let pictures = pictures::open_folder(&root, &file.data.source)?;
-            (file, pictures)
-        }
-        None => {
-            // Both candidates read a folder alike; which one fits shows only in the pictures.
-            let small = RunFile::from_preset("small", sets).or_exit(Exit::Usage)?;
-            check(&small).or_exit(Exit::Usage)?;
-            let pictures = pictures::open_folder(&root, &small.data.source)?;
-            let side = pictures.report.as_ref().map_or(0, |report| report.width.median.min(report.height.median));
-            let preset = if side < LARGE_PX { "small" } else { "photos" };
-            note(&format!(
-                "preset: {preset} (the pictures are about {side} px on their shorter side); \
-                 `twoview config show --preset {preset}` shows it"
-            ));
-            (RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?, pictures)
-        }
-    };
-    match &mut file.data.source {
-        SourceConfig::Folder { root: place, .. } => *place = Some(root),
-        SourceConfig::Patterns { .. } => {
+    let on_root = |preset: &str| -> Result<RunFile, Failure> {
+        let mut file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
+        check(&file).or_exit(Exit::Usage)?;
+        let SourceConfig::Folder { root: place, .. } = &mut file.data.source else {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(
-                    "--preset {} makes its own pictures and cannot train on {}; choose small or photos",
-                    config.preset.as_deref().unwrap_or_default(),
+                    "--preset {preset} makes its own pictures and cannot train on {}; choose small or photos",
                     input.display()
                 ),
             ));
-        }
+        };
+        *place = Some(root.clone());
+        absolute(&mut file)?;
+        Ok(file)
+    };
+    if let Some(preset) = &config.preset {
+        let file = on_root(preset)?;
+        let pictures = pictures::open(&file.data.source, Split::Train)?;
+        return Ok((file, pictures));
     }
-    Ok((file, pictures))
+    // Both candidates read a folder alike; which one fits shows only in the pictures.
+    let pictures = pictures::open(&on_root("small")?.data.source, Split::Train)?;
+    let side = pictures.report.as_ref().map_or(0, |report| report.width.median.min(report.height.median));
+    let preset = if side < LARGE_PX { "small" } else { "photos" };
+    note(&format!(
+        "preset: {preset} (the pictures are about {side} px on their shorter side); \
+         `twoview config show --preset {preset}` shows it"
+    ));
+    Ok((on_root(preset)?, pictures))
+}
+
+fn absolute(file: &mut RunFile) -> Result<(), Failure> {
+    file.make_paths_absolute()
+        .map_err(|(path, error)| Failure::new(Exit::Data, format!("cannot find {}: {error}", path.display())))
 }
 
 fn no_folder(path: &Path, error: &io::Error) -> Failure {

@@ -1,10 +1,14 @@
 //! The configuration of a run: a preset or a TOML file, changed key by key with `--set`, checked against one schema.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use twoview_augment::AugmentConfig;
+use twoview_data::OnBad;
 use twoview_encoder::{EncoderConfig, HeadConfig};
 use twoview_eval::{KnnConfig, LinearProbeConfig};
 use twoview_loss::ObjectiveConfig;
@@ -41,6 +45,10 @@ pub(crate) struct DataConfig {
     pub(crate) batch_size: usize,
     /// Threads that make views. Operational: changes no result.
     pub(crate) workers: usize,
+    /// A list of pictures that show the same thing, as `twoview data check --duplicates FILE` writes it: they are not
+    /// taken for negatives of each other. Files with the same bytes never are, with or without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) duplicates: Option<PathBuf>,
 }
 
 /// Where the pictures come from.
@@ -51,7 +59,20 @@ pub(crate) enum SourceConfig {
     Folder {
         /// The folder; the command line fills it in.
         #[serde(skip_serializing_if = "Option::is_none")]
-        root: Option<std::path::PathBuf>,
+        root: Option<PathBuf>,
+        /// More folders, read as one with the first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        roots: Vec<PathBuf>,
+        /// A text file with one path per line, relative to its own folder, instead of folders.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<PathBuf>,
+        /// A CSV file with the columns path and label, instead of class folders; without folders it is the list as well.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        labels: Option<PathBuf>,
+        /// Up to this many files each is decoded once before training begins; of more only the headers are read.
+        full_scan_files: usize,
+        /// Leave unusable files out, or stop at the first.
+        on_bad: OnBad,
         /// Above this share of unusable files the folder is refused.
         max_bad_fraction: f64,
         /// A larger file is refused unread.
@@ -201,12 +222,31 @@ impl RunFile {
     /// None known; the serializer's.
     pub(crate) fn experiment(&self) -> Result<Value, serde_json::Error> {
         let mut whole = serde_json::to_value(self)?;
-        for operational in ["/every", "/eval", "/data/workers", "/data/source/cache_mib", "/data/source/root"] {
+        let operational = ["/every", "/eval", "/data/workers", "/data/source/cache_mib"];
+        // Where the pictures and what is known of them lie; what they are, the manifest says.
+        let places =
+            ["/data/duplicates", "/data/source/root", "/data/source/roots", "/data/source/list", "/data/source/labels"];
+        for operational in operational.into_iter().chain(places) {
             if let Some(value) = whole.pointer_mut(operational) {
                 *value = Value::Null;
             }
         }
         Ok(whole)
+    }
+
+    /// Makes every path to data absolute, so that a run finds its pictures from wherever it is resumed.
+    ///
+    /// # Errors
+    /// The path that leads nowhere, and what the operating system said.
+    pub(crate) fn make_paths_absolute(&mut self) -> Result<(), (PathBuf, std::io::Error)> {
+        let mut paths: Vec<&mut PathBuf> = self.data.duplicates.iter_mut().collect();
+        if let SourceConfig::Folder { root, roots, list, labels, .. } = &mut self.data.source {
+            paths.extend(root.iter_mut().chain(roots).chain(list).chain(labels));
+        }
+        for path in paths {
+            *path = fs::canonicalize(&*path).map_err(|error| (path.clone(), error))?;
+        }
+        Ok(())
     }
 
     /// The configuration as TOML that [`RunFile::from_path`] reads back to the same value.

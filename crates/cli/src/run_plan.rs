@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use burn::tensor::Device;
 use twoview_augment::AugmentError;
-use twoview_data::{Loader, LoaderConfig, LoaderError, PixelType, Source};
+use twoview_data::{Loader, LoaderConfig, LoaderError, OnBad, PixelType, Source};
 use twoview_eval::{KnnConfig, LinearProbeError};
 use twoview_loss::{Objective, ObjectiveConfig, ObjectiveError};
 use twoview_optim::{OptimizerError, Schedule, ScheduleError, SpanError};
@@ -152,6 +152,7 @@ impl RunPlan {
             ));
         }
         let max_bad_fraction = match file.data.source {
+            SourceConfig::Folder { on_bad: OnBad::Fail, .. } => 0.0,
             SourceConfig::Folder { max_bad_fraction, .. } => max_bad_fraction,
             SourceConfig::Patterns { .. } => 0.0,
         };

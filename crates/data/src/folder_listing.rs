@@ -13,6 +13,9 @@ use crate::source::{Problem, SampleError};
 /// Extensions that make a file a candidate, whatever their case. What the file is, its content decides.
 pub(crate) const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "png", "bmp", "webp", "gif", "tif", "tiff", "ppm", "pgm"];
 
+/// How many files that are no candidates are named.
+const N_PASSED_OVER: usize = 5;
+
 /// What a walk over a folder found.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
@@ -34,15 +37,31 @@ pub(crate) struct Listing {
     pub(crate) top_folders: Vec<PathBuf>,
 }
 
+impl Listing {
+    /// Adds what another folder holds besides candidates and unusable files.
+    pub(crate) fn take_in(&mut self, other: Self) {
+        self.n_files += other.n_files;
+        self.n_hidden += other.n_hidden;
+        self.n_repeated += other.n_repeated;
+        for (extension, count) in other.extensions {
+            *self.extensions.entry(extension).or_default() += count;
+        }
+        self.passed_over.extend(other.passed_over);
+        self.passed_over.truncate(N_PASSED_OVER);
+        self.top_folders.extend(other.top_folders);
+    }
+}
+
 /// Walks the folder `root`, following links.
 ///
 /// A link to something that the walk reaches by its own name as well is passed over, so that the own name counts and
 /// not the link's. What several links reach is taken where a walk in byte order of the names meets it first. Every
 /// folder is therefore entered once, and no arrangement of links can make the walk long. A link to a folder that contains
 /// `root` is not entered: it would drag in everything around the data.
-pub(crate) fn list_folder(root: &Path) -> Listing {
+///
+/// `reached` remembers what was met, so that folders that overlap are not read twice.
+pub(crate) fn list_folder(root: &Path, reached: &mut HashSet<Identity>) -> Listing {
     let mut listing = Listing::default();
-    let mut reached = HashSet::new();
     let real_root = fs::canonicalize(root).ok();
     let mut walk = WalkDir::new(root)
         .follow_links(true)
@@ -96,7 +115,7 @@ fn note_file(listing: &mut Listing, root: &Path, entry: &DirEntry) {
     let extension = relative.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     *listing.extensions.entry(extension).or_default() += 1;
     if !is_candidate {
-        if listing.passed_over.len() < 5 {
+        if listing.passed_over.len() < N_PASSED_OVER {
             listing.passed_over.push(escape_relative(&relative));
         }
         return;
@@ -150,15 +169,25 @@ fn is_needless_link(entry: &DirEntry, real_root: Option<&Path>) -> bool {
     }
 }
 
+fn identity(entry: &DirEntry) -> Option<Identity> {
+    identity_of(entry.path(), &entry.metadata().ok()?)
+}
+
 /// What two paths to the same file or folder share: device and inode.
 #[cfg(unix)]
-fn identity(entry: &DirEntry) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    entry.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
-}
+pub(crate) type Identity = (u64, u64);
 
 /// What two paths to the same file or folder share: where links end.
 #[cfg(not(unix))]
-fn identity(entry: &DirEntry) -> Option<PathBuf> {
-    fs::canonicalize(entry.path()).ok()
+pub(crate) type Identity = PathBuf;
+
+#[cfg(unix)]
+pub(crate) fn identity_of(_: &Path, metadata: &fs::Metadata) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn identity_of(path: &Path, _: &fs::Metadata) -> Option<Identity> {
+    fs::canonicalize(path).ok()
 }

@@ -1,18 +1,26 @@
-//! A folder of image files as a source of pictures.
+//! Files of pictures as a source: folders, lists of files, tables of labels.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use twoview_pixels::{DecodeError, DecodeLimits, Format, Image, decode, decode_into, read_header};
+use twoview_pixels::{DecodeError, DecodeLimits, Format, Header, Image, decode, decode_into, read_header};
 
+use crate::duplicates::{DuplicateGroup, Likeness, Sets, join_near};
 use crate::escaped_path::{escape_relative, sort_key};
-use crate::folder_listing::{EXTENSIONS, Listing, list_folder};
+use crate::file_table::FileTable;
+use crate::folder_listing::{EXTENSIONS, Listing};
+use crate::label_table::{LabelTable, TableError};
+use crate::perceptual_hash::Look;
+use crate::picture_files::{Gathered, PictureFiles};
 use crate::source::{Problem, ReadBuffers, SampleError, Source};
 use crate::{BadFile, ClassCount, Fingerprint, ScanReport, SizeRange, escape_path};
 
@@ -26,10 +34,25 @@ pub struct FolderConfig {
     /// Largest file and largest picture that are decoded; anything beyond is a bad file.
     #[serde(with = "LimitsFields")]
     pub limits: DecodeLimits,
-    /// Memory for decoded pixels in MiB. Pictures that fit are kept from the scan and never decoded again.
+    /// Memory for decoded pixels in MiB. Pictures that fit are kept once they have been decoded.
     pub cache_mib: u64,
+    /// Up to this many files, each is read and decoded completely when the folder is opened. Of more files only the
+    /// beginning of each is read and nothing is decoded; see [`FolderSource`] for what that gives up.
+    pub full_scan_files: usize,
+    /// What happens when a file cannot be used.
+    pub on_bad: OnBad,
     /// Opening fails when a larger part of the candidates than this is bad, from 0 (none may be) to 1 (all but one may).
     pub max_bad_fraction: f64,
+}
+
+/// What to do about a file that should be a picture and cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBad {
+    /// Leave it out and name it, up to the share that is allowed.
+    Skip,
+    /// Stop at the first one that is found.
+    Fail,
 }
 
 /// The fields of [`DecodeLimits`] as they stand in a config.
@@ -40,27 +63,38 @@ struct LimitsFields {
     max_pixels: u64,
 }
 
-/// Pictures below one folder, every one of them decoded once before the first is handed out.
+/// Pictures in files: those below one or several folders, or those that a list names.
 ///
 /// # Which files
-/// Regular files whose extension is one of jpg, jpeg, png, bmp, webp, gif, tif, tiff, ppm and pgm in any case, at
-/// any depth. The extension selects, the content decides the format. Files and folders whose name starts with a dot
-/// are passed over. Links are followed, and a file that is reached twice counts once: under its own name if that lies
-/// below the root, else where a walk in byte order meets it first. A link that leads back to the root or above it is not
-/// entered.
+/// Below a folder, regular files whose extension is one of jpg, jpeg, png, bmp, webp, gif, tif, tiff, ppm and pgm in any
+/// case, at any depth. The extension selects, the content decides the format. Files and folders whose name starts with
+/// a dot are passed over. Links are followed, and a file that is reached twice counts once: under its own name if that
+/// lies below the root, else where a walk in byte order meets it first. A link that leads back to the root or above it
+/// is not entered. For lists and tables see [`PictureFiles`].
 ///
 /// # Labels
-/// The first folder below the root is the class when
-/// - no usable picture lies directly in the root, and
-/// - candidates lie below at least two different folders of the root.
+/// Without a table of labels, the first folder below the root is the class when
+/// - no usable picture lies directly in a root, and
+/// - candidates lie below at least two different first folders.
 ///
 /// Otherwise the whole set is unlabelled: a single sub-folder is a place to keep pictures, and one class says nothing.
-/// Classes are all first folders that hold a candidate, byte-wise sorted. A class keeps its number when its
-/// files turn bad.
+/// Classes are all first folders that hold a candidate, byte-wise sorted; those of several roots with the same name are
+/// one. A class keeps its number when its files turn bad.
 ///
 /// # Order
-/// Pictures are numbered by the bytes of their path below the root, with `/` between its components. The order in which
-/// the operating system lists a folder has no influence.
+/// Pictures are numbered by root, then by the bytes of their path below it, with `/` between its components; those of a
+/// list as they stand there. The order in which the operating system lists a folder has no influence.
+///
+/// # Two depths of the scan
+/// Up to [`FolderConfig::full_scan_files`] candidates, the scan decodes every file completely. Of more it reads the first
+/// 16 KiB of each, which is where the header is, and little more where it is not. What differs then:
+/// - A file that is broken behind its header is found when it is first shown, and replaced and counted then.
+/// - [`fingerprint`](Self::fingerprint) covers path, size and the first 16 KiB instead of all bytes, so an edit that
+///   changes neither is not seen. Times are not part of it: a copied folder is the same data.
+/// - A picture has changed since the scan when its size, its time of modification or its first 16 KiB have; after a
+///   complete scan, when any byte has.
+///
+/// Files with the same bytes are known in both: where size and beginning agree, the whole files are compared.
 ///
 /// # Bad files
 /// A file that cannot be read or decoded is left out before the pictures are numbered, and named in
@@ -68,25 +102,26 @@ struct LimitsFields {
 /// error of [`image`](Source::image).
 ///
 /// # Cost
-/// Opening reads and decodes every candidate once, on all threads of rayon's pool. Beyond the cache every call of
-/// [`image`](Source::image) reads, hashes and decodes the file again.
+/// Opening works on all threads of rayon's pool. It keeps 40 bytes and the path for each picture, and 16 bytes where
+/// there is a cache. Beyond the cache every call of [`image`](Source::image) reads, checks and decodes the file again.
 #[derive(Debug)]
 pub struct FolderSource {
-    root: PathBuf,
+    roots: Vec<PathBuf>,
     limits: DecodeLimits,
-    pictures: Vec<Picture>,
+    files: FileTable,
+    headers_only: bool,
+    /// Pixels by number; empty without a cache.
+    pixels: Vec<OnceLock<Box<Image>>>,
+    /// What is left of the cache in bytes.
+    free_bytes: AtomicU64,
+    /// The first picture with the same bytes, for those that have one before them.
+    same_as: HashMap<u32, u32>,
     classes: Vec<String>,
     report: ScanReport,
 }
 
-#[derive(Debug)]
-struct Picture {
-    relative: PathBuf,
-    label: Option<u32>,
-    bytes: u64,
-    content: Fingerprint,
-    pixels: Option<Image>,
-}
+/// How much of a file a scan by headers reads.
+const HEAD_BYTES: u64 = 16 << 10;
 
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +183,23 @@ pub enum FolderError {
         /// The bad ones with their reasons.
         bad_files: Vec<BadFile>,
     },
+    /// A file is bad, and none may be.
+    #[error("{}: {} (on_bad = \"fail\")", escape_path(&file.path), file.reason)]
+    Bad {
+        /// One that was found; there may be more.
+        file: BadFile,
+    },
+    /// A list of files or a table of labels cannot be used.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Both folders and a list are given, or neither.
+    #[error("expected either folders of pictures or a list of files, got {n_roots} folders and {n_lists} lists")]
+    Sources {
+        /// How many folders.
+        n_roots: usize,
+        /// How many lists, the table of labels among them where there is nothing else.
+        n_lists: usize,
+    },
     /// The configured fraction is no fraction.
     #[error("max_bad_fraction must be from 0 to 1, got {got}")]
     BadFraction {
@@ -157,10 +209,7 @@ pub enum FolderError {
 }
 
 impl FolderSource {
-    /// Walks `root`, decodes every candidate once and keeps what is good.
-    ///
-    /// `progress` is told how many candidates are done and how many there are, from any thread and not always in
-    /// ascending order.
+    /// Opens everything below one folder; see [`open_files`](Self::open_files).
     ///
     /// # Errors
     /// See [`FolderError`]: the folder is missing, is no folder, holds no candidate, no good one, or too many bad ones.
@@ -169,43 +218,116 @@ impl FolderSource {
         config: &FolderConfig,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Self, FolderError> {
+        Self::open_files(&PictureFiles::below(root), config, progress)
+    }
+
+    /// Finds the files, scans every candidate once and keeps what is good.
+    ///
+    /// `progress` is told how many candidates are done and how many there are, from any thread and not always in
+    /// ascending order.
+    ///
+    /// # Errors
+    /// See [`FolderError`].
+    pub fn open_files(
+        files: &PictureFiles,
+        config: &FolderConfig,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Self, FolderError> {
+        Ok(Self::scan(files, config, false, progress)?.0)
+    }
+
+    /// Opens as [`open_files`](Self::open_files) does, but decodes everything however many files there are, and tells
+    /// which pictures are duplicates: those with the same bytes, then those that look the same within `near_bits`.
+    ///
+    /// Pictures without structure, such as one colour all over, look like nothing and are only compared by their bytes.
+    ///
+    /// # Errors
+    /// See [`FolderError`].
+    pub fn check(
+        files: &PictureFiles,
+        config: &FolderConfig,
+        near_bits: u32,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<(Self, Vec<DuplicateGroup>), FolderError> {
+        let config = FolderConfig { full_scan_files: usize::MAX, ..*config };
+        let (source, looks) = Self::scan(files, &config, true, progress)?;
+        let groups = source.duplicate_groups(&looks, near_bits);
+        Ok((source, groups))
+    }
+
+    fn scan(
+        files: &PictureFiles,
+        config: &FolderConfig,
+        with_looks: bool,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<(Self, Vec<(u32, Look)>), FolderError> {
         if !(0.0..=1.0).contains(&config.max_bad_fraction) {
             return Err(FolderError::BadFraction { got: config.max_bad_fraction });
         }
-        require_folder(root)?;
-        let listing = list_folder(root);
-        if listing.candidates.is_empty() && listing.unusable.is_empty() {
-            let root = root.to_owned();
-            return Err(FolderError::NoCandidates { root, files_seen: listing.n_files, seen: what_was_seen(&listing) });
+        let n_lists = usize::from(files.list.is_some() || (files.roots.is_empty() && files.labels.is_some()));
+        if (n_lists == 1) != files.roots.is_empty() {
+            return Err(FolderError::Sources { n_roots: files.roots.len(), n_lists });
+        }
+        files.roots.iter().try_for_each(|root| require_folder(root))?;
+        let place = files.place();
+        let Gathered { roots, candidates, unusable, listing, labels } = files.gather()?;
+        if candidates.is_empty() && unusable.is_empty() {
+            let (files_seen, seen) = (listing.n_files, what_was_seen(&listing));
+            return Err(FolderError::NoCandidates { root: place, files_seen, seen });
+        }
+        if let (OnBad::Fail, Some((.., error))) = (config.on_bad, unusable.first()) {
+            return Err(FolderError::Bad { file: error.into() });
         }
 
-        let scanned = scan_all(root, &listing.candidates, config, progress);
+        let headers_only = candidates.len() > config.full_scan_files;
+        let scanner = Scanner {
+            roots: &roots,
+            limits: config.limits,
+            headers_only,
+            with_looks,
+            free_bytes: AtomicU64::new(config.cache_mib.saturating_mul(1 << 20)),
+            n_done: AtomicUsize::new(0),
+        };
+        let scanned = scanner.scan_all(&candidates, config.on_bad, progress)?;
         let mut good = Vec::with_capacity(scanned.len());
-        let mut bad: Vec<(PathBuf, BadFile)> =
-            listing.unusable.iter().map(|(relative, error)| (relative.clone(), error.into())).collect();
-        for (candidate, outcome) in listing.candidates.iter().zip(scanned) {
+        let mut bad: Vec<(u32, PathBuf, BadFile)> =
+            unusable.into_iter().map(|(root, relative, error)| (root, relative, (&error).into())).collect();
+        for ((root, relative), outcome) in candidates.iter().zip(scanned) {
             match outcome {
-                Ok(scan) => good.push((candidate, scan)),
-                Err(error) => bad.push((candidate.clone(), (&error).into())),
+                Ok(scan) => good.push(Good { root: *root, relative, label: None, scan }),
+                Err(error) => bad.push((*root, relative.clone(), (&*error).into())),
             }
         }
-        bad.sort_by_cached_key(|(relative, _)| sort_key(relative));
-        let bad_files: Vec<BadFile> = bad.into_iter().map(|(_, file)| file).collect();
-        check_fraction(root, good.len(), &bad_files, config.max_bad_fraction)?;
+        let mut remarks = Vec::new();
+        let classes = match &labels {
+            Some(table) => label_by_table(table, files, &roots, &candidates, &mut good, &mut bad, &mut remarks),
+            None => label_by_folder(&candidates, &mut good),
+        };
+        if let (OnBad::Fail, Some((.., file))) = (config.on_bad, bad.first()) {
+            return Err(FolderError::Bad { file: file.clone() });
+        }
+        bad.sort_by_cached_key(|(root, relative, _)| (*root, sort_key(relative)));
+        let bad_files: Vec<BadFile> = bad.into_iter().map(|(.., file)| file).collect();
+        check_fraction(&place, good.len(), &bad_files, config.max_bad_fraction)?;
 
-        let classes = Classes::of(&listing.candidates, good.iter().map(|(candidate, _)| *candidate));
-        let report = write_report(root, &listing, &good, bad_files, &classes);
-        let pictures = good
-            .into_iter()
-            .map(|(candidate, scan)| Picture {
-                label: classes.label(candidate),
-                relative: candidate.clone(),
-                bytes: scan.bytes,
-                content: scan.content,
-                pixels: scan.pixels,
-            })
-            .collect();
-        Ok(Self { root: root.to_owned(), limits: config.limits, pictures, classes: classes.names(), report })
+        let same_as = same_as(&roots, &good, &scanner);
+        let facts = Facts { place, listing: &listing, headers_only, by_table: labels.is_some(), remarks };
+        let report = write_report(facts, &candidates, &good, bad_files, &classes, same_as.len());
+        let path_bytes = good.iter().map(|good| good.relative.as_os_str().len()).sum();
+        let mut table = FileTable::with_capacity(good.len(), path_bytes);
+        let mut pixels = Vec::with_capacity(if config.cache_mib == 0 { 0 } else { good.len() });
+        let mut looks = Vec::new();
+        for (i, Good { root, relative, label, scan }) in (0..).zip(good) {
+            table.push(root, relative, label, scan.bytes, scan.seal);
+            looks.extend(scan.look.map(|look| (i, *look)));
+            if config.cache_mib > 0 {
+                pixels.push(scan.pixels.map(OnceLock::from).unwrap_or_default());
+            }
+        }
+        let free_bytes = scanner.free_bytes;
+        let limits = config.limits;
+        let source = Self { roots, limits, files: table, headers_only, pixels, free_bytes, same_as, classes, report };
+        Ok((source, looks))
     }
 
     /// What the scan found, with every file that was left out.
@@ -213,7 +335,7 @@ impl FolderSource {
         &self.report
     }
 
-    /// A name for this set of pictures that changes with any path or size in it.
+    /// A name for this set of pictures: it changes with any path in it, and with the content as far as the scan went.
     pub fn fingerprint(&self) -> Fingerprint {
         self.report.fingerprint
     }
@@ -223,13 +345,67 @@ impl FolderSource {
     /// When not all of them fit, which ones are kept depends on the order in which threads finished; what
     /// [`image`](Source::image) answers does not.
     pub fn n_cached(&self) -> usize {
-        self.pictures.iter().filter(|picture| picture.pixels.is_some()).count()
+        self.pixels.iter().filter(|pixels| pixels.get().is_some()).count()
     }
+
+    /// Memory for what is known about the files, in bytes: paths, sizes, classes, seals and duplicates, not pixels.
+    pub fn manifest_bytes(&self) -> usize {
+        self.files.memory()
+            + self.pixels.capacity() * size_of::<OnceLock<Box<Image>>>()
+            + self.same_as.capacity() * size_of::<(u32, u32)>()
+    }
+
+    fn duplicate_groups(&self, looks: &[(u32, Look)], near_bits: u32) -> Vec<DuplicateGroup> {
+        let mut sets = Sets::new(self.len());
+        self.same_as.iter().for_each(|(&i, &first)| sets.join(first, i));
+        let mut groups = Vec::new();
+        let name = |&i: &u32| self.name(i as usize).into_owned();
+        for members in sets.groups() {
+            groups.push(DuplicateGroup {
+                kind: Likeness::Exact,
+                distance: 0,
+                paths: members.iter().map(name).collect(),
+            });
+        }
+        // Files with the same bytes look the same; one of them stands for all.
+        let distinct: Vec<(u32, Look)> = looks.iter().filter(|(i, _)| !self.same_as.contains_key(i)).cloned().collect();
+        join_near(&distinct, near_bits, &mut sets);
+        let looks: HashMap<u32, &Look> = distinct.iter().map(|(i, look)| (*i, look)).collect();
+        for members in sets.groups() {
+            let shown: Vec<&Look> = members.iter().filter_map(|i| looks.get(i).copied()).collect();
+            if let [first, others @ ..] = shown.as_slice()
+                && !others.is_empty()
+            {
+                let distance = others.iter().map(|other| first.distance(other)).max().unwrap_or(0);
+                groups.push(DuplicateGroup {
+                    kind: Likeness::Near,
+                    distance,
+                    paths: members.iter().map(name).collect(),
+                });
+            }
+        }
+        groups
+    }
+
+    /// Keeps the pixels of picture `i` if there is room.
+    fn keep(&self, i: usize, image: &Image) {
+        let Some(place) = self.pixels.get(i) else { return };
+        let needed = image.as_rgb8().len() as u64;
+        if take(&self.free_bytes, needed) && place.set(Box::new(image.clone())).is_err() {
+            // Another thread was first.
+            self.free_bytes.fetch_add(needed, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Takes `needed` bytes from what is free, if there are as many.
+fn take(free_bytes: &AtomicU64, needed: u64) -> bool {
+    free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(needed)).is_ok()
 }
 
 impl Source for FolderSource {
     fn len(&self) -> usize {
-        self.pictures.len()
+        self.files.len()
     }
 
     fn classes(&self) -> &[String] {
@@ -237,30 +413,47 @@ impl Source for FolderSource {
     }
 
     fn label(&self, i: usize) -> Option<u32> {
-        self.pictures[i].label
+        self.files.label(i)
+    }
+
+    fn group(&self, i: usize) -> u64 {
+        let first = u32::try_from(i).ok().and_then(|i| self.same_as.get(&i));
+        first.map_or(i as u64, |&first| u64::from(first))
     }
 
     fn name(&self, i: usize) -> Cow<'_, str> {
-        escape_relative(&self.pictures[i].relative).into()
+        let relative = self.files.relative(i);
+        if relative.is_absolute() {
+            return escape_path(&relative).into();
+        }
+        let below = escape_relative(&relative);
+        if self.roots.len() == 1 {
+            below.into()
+        } else {
+            // Two roots may hold files of the same name.
+            format!("{}/{below}", escape_path(&self.roots[self.files.root(i)])).into()
+        }
     }
 
     fn path(&self, i: usize) -> PathBuf {
-        self.root.join(&self.pictures[i].relative)
+        self.roots[self.files.root(i)].join(self.files.relative(i))
     }
 
     fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
-        let picture = &self.pictures[i];
-        if let Some(pixels) = &picture.pixels {
+        if let Some(pixels) = self.pixels.get(i).and_then(OnceLock::get) {
             return Ok(pixels);
         }
         let path = self.path(i);
         let failed = |problem| SampleError { path: path.clone(), problem };
         let ReadBuffers { bytes, image } = buffers;
-        read_file(&path, &self.limits, bytes).map_err(failed)?;
-        if Fingerprint::of(bytes) != picture.content {
-            return Err(failed(Problem::Changed { scanned_bytes: picture.bytes, found_bytes: bytes.len() as u64 }));
+        let modified = read_file(&path, &self.limits, bytes).map_err(failed)?;
+        let seal = if self.headers_only { seal_of_head(bytes, modified) } else { seal_of_all(bytes) };
+        let (scanned_bytes, found_bytes) = (self.files.bytes(i), bytes.len() as u64);
+        if scanned_bytes != found_bytes || self.files.seal(i) != seal {
+            return Err(failed(Problem::Changed { scanned_bytes, found_bytes }));
         }
         decode_into(bytes, &self.limits, image).map_err(|error| failed(Problem::Decode(error)))?;
+        self.keep(i, image);
         Ok(image)
     }
 }
@@ -290,62 +483,222 @@ fn check_fraction(root: &Path, n_good: usize, bad_files: &[BadFile], allowed: f6
     Ok(())
 }
 
-/// What one decoding of a candidate told.
+/// A file that passed the scan.
+struct Good<'a> {
+    root: u32,
+    relative: &'a Path,
+    label: Option<u32>,
+    scan: Scan,
+}
+
+/// What one look at a candidate told.
 struct Scan {
     width: u32,
     height: u32,
     format: Format,
     bytes: u64,
-    content: Fingerprint,
-    pixels: Option<Image>,
+    /// What the file is recognised by when it is read again.
+    seal: [u8; 16],
+    pixels: Option<Box<Image>>,
+    look: Option<Box<Look>>,
 }
 
-fn scan_all(
-    root: &Path,
-    candidates: &[PathBuf],
-    config: &FolderConfig,
-    progress: &(dyn Fn(usize, usize) + Sync),
-) -> Vec<Result<Scan, SampleError>> {
-    let n_done = AtomicUsize::new(0);
-    let free_bytes = AtomicU64::new(config.cache_mib.saturating_mul(1 << 20));
-    let scan = |candidate: &PathBuf| {
-        let path = root.join(candidate);
-        let outcome = scan_one(&path, &config.limits, &free_bytes).map_err(|problem| SampleError { path, problem });
-        progress(n_done.fetch_add(1, Ordering::Relaxed) + 1, candidates.len());
-        outcome
-    };
-    candidates.par_iter().map(scan).collect()
+/// Everything the scan of a file depends on.
+struct Scanner<'a> {
+    roots: &'a [PathBuf],
+    limits: DecodeLimits,
+    headers_only: bool,
+    with_looks: bool,
+    free_bytes: AtomicU64,
+    n_done: AtomicUsize,
 }
 
-fn scan_one(path: &Path, limits: &DecodeLimits, free_bytes: &AtomicU64) -> Result<Scan, Problem> {
-    let mut bytes = Vec::new();
-    read_file(path, limits, &mut bytes)?;
-    let header = read_header(&bytes, limits).map_err(Problem::Decode)?;
-    let image = decode(&bytes, limits).map_err(Problem::Decode)?;
-    let needed = image.as_rgb8().len() as u64;
-    let fits = free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(needed)).is_ok();
-    Ok(Scan {
-        width: image.width(),
-        height: image.height(),
-        format: header.format,
-        bytes: bytes.len() as u64,
-        content: Fingerprint::of(&bytes),
-        pixels: fits.then_some(image),
-    })
-}
-
-/// Reads a whole file and never more than the limit, even when the file grows meanwhile.
-fn read_file(path: &Path, limits: &DecodeLimits, bytes: &mut Vec<u8>) -> Result<(), Problem> {
-    let max_file_bytes = limits.max_file_bytes;
-    let file = File::open(path).map_err(Problem::Read)?;
-    let size = file.metadata().map_err(Problem::Read)?.len();
-    if size > max_file_bytes {
-        return Err(Problem::Decode(DecodeError::FileTooLarge { bytes: size, max_file_bytes }));
+impl Scanner<'_> {
+    fn scan_all(
+        &self,
+        candidates: &[(u32, PathBuf)],
+        on_bad: OnBad,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Vec<Result<Scan, Box<SampleError>>>, FolderError> {
+        let scan = |(root, relative): &(u32, PathBuf)| {
+            let path = self.roots[*root as usize].join(relative);
+            let outcome = if self.headers_only { self.scan_head(&path) } else { self.scan_whole(&path) };
+            progress(self.n_done.fetch_add(1, Ordering::Relaxed) + 1, candidates.len());
+            outcome.map_err(|problem| Box::new(SampleError { path, problem }))
+        };
+        match on_bad {
+            OnBad::Skip => Ok(candidates.par_iter().map(scan).collect()),
+            OnBad::Fail => candidates
+                .par_iter()
+                .map(|candidate| match scan(candidate) {
+                    Err(error) => Err(FolderError::Bad { file: (&*error).into() }),
+                    good => Ok(good),
+                })
+                .collect(),
+        }
     }
+
+    fn scan_whole(&self, path: &Path) -> Result<Scan, Problem> {
+        let mut bytes = Vec::new();
+        read_file(path, &self.limits, &mut bytes)?;
+        let Header { format, .. } = read_header(&bytes, &self.limits).map_err(Problem::Decode)?;
+        let image = decode(&bytes, &self.limits).map_err(Problem::Decode)?;
+        Ok(Scan {
+            width: image.width(),
+            height: image.height(),
+            format,
+            bytes: bytes.len() as u64,
+            seal: seal_of_all(&bytes),
+            look: if self.with_looks { Look::of(&image).map(Box::new) } else { None },
+            pixels: take(&self.free_bytes, image.as_rgb8().len() as u64).then(|| Box::new(image)),
+        })
+    }
+
+    fn scan_head(&self, path: &Path) -> Result<Scan, Problem> {
+        use DecodeError as E;
+        let (mut file, size, modified) = open_file(path, &self.limits)?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(HEAD_BYTES).read_to_end(&mut bytes).map_err(Problem::Read)?;
+        let seal = seal_of_head(&bytes, modified);
+        let header = match read_header(&bytes, &self.limits) {
+            // Some headers are longer, and a TIFF file may have its own at its end.
+            Err(error) if size > HEAD_BYTES && !matches!(error, E::UnknownFormat { .. } | E::TooManyPixels { .. }) => {
+                file.take(size - HEAD_BYTES).read_to_end(&mut bytes).map_err(Problem::Read)?;
+                read_header(&bytes, &self.limits)
+            }
+            known => known,
+        };
+        let Header { format, width, height } = header.map_err(Problem::Decode)?;
+        Ok(Scan { width, height, format, bytes: size, seal, pixels: None, look: None })
+    }
+}
+
+/// What a file is recognised by whose bytes are all known.
+fn seal_of_all(bytes: &[u8]) -> [u8; 16] {
+    Fingerprint::of(bytes).to_le_bytes()
+}
+
+/// What a file is recognised by whose beginning is known: 64 bits of its hash, then the time of modification.
+fn seal_of_head(bytes: &[u8], modified: i64) -> [u8; 16] {
+    let head = usize::try_from(HEAD_BYTES).map_or(bytes, |end| &bytes[..bytes.len().min(end)]);
+    let mut seal = seal_of_all(head);
+    seal[8..].copy_from_slice(&modified.to_le_bytes());
+    seal
+}
+
+/// Reads a whole file and never more than the limit, even when the file grows meanwhile; tells when it was modified.
+fn read_file(path: &Path, limits: &DecodeLimits, bytes: &mut Vec<u8>) -> Result<i64, Problem> {
+    let (file, _, modified) = open_file(path, limits)?;
     // One byte more than allowed is enough for the decoder to refuse a file that has grown since.
     bytes.clear();
-    file.take(max_file_bytes.saturating_add(1)).read_to_end(bytes).map_err(Problem::Read)?;
-    Ok(())
+    file.take(limits.max_file_bytes.saturating_add(1)).read_to_end(bytes).map_err(Problem::Read)?;
+    Ok(modified)
+}
+
+/// Opens a regular file within the limit, with its size and time of modification.
+fn open_file(path: &Path, limits: &DecodeLimits) -> Result<(File, u64, i64), Problem> {
+    // Opening a pipe would wait for somebody to write to it.
+    if !fs::metadata(path).map_err(Problem::Read)?.is_file() {
+        return Err(Problem::NotAFile);
+    }
+    let file = File::open(path).map_err(Problem::Read)?;
+    let metadata = file.metadata().map_err(Problem::Read)?;
+    let (bytes, max_file_bytes) = (metadata.len(), limits.max_file_bytes);
+    if bytes > max_file_bytes {
+        return Err(Problem::Decode(DecodeError::FileTooLarge { bytes, max_file_bytes }));
+    }
+    Ok((file, bytes, metadata.modified().map_or(0, nanoseconds)))
+}
+
+/// Nanoseconds since 1970, the lower 64 bits: times are only compared for equality.
+fn nanoseconds(time: SystemTime) -> i64 {
+    let nanoseconds = |distance: std::time::Duration| i64::try_from(distance.as_nanos()).unwrap_or(i64::MAX);
+    time.duration_since(UNIX_EPOCH).map_or_else(|before| -nanoseconds(before.duration()), nanoseconds)
+}
+
+/// For each picture whose bytes an earlier one has, that earlier one.
+fn same_as(roots: &[PathBuf], good: &[Good<'_>], scanner: &Scanner<'_>) -> HashMap<u32, u32> {
+    let seal = |good: &Good<'_>| -> ([u8; 16], u64) {
+        let mut seal = good.scan.seal;
+        if scanner.headers_only {
+            // Copies have times of their own.
+            seal[8..].fill(0);
+        }
+        (seal, good.scan.bytes)
+    };
+    let mut first_with = HashMap::with_capacity(good.len());
+    let mut pairs = Vec::new();
+    for (i, good) in (0u32..).zip(good) {
+        let first = *first_with.entry(seal(good)).or_insert(i);
+        if first != i {
+            pairs.push((i, first));
+        }
+    }
+    if !scanner.headers_only {
+        return pairs.into_iter().collect();
+    }
+    // The beginning of these files is the same; whether the rest is has to be read.
+    let mut members: Vec<u32> = pairs.iter().flat_map(|&(i, first)| [i, first]).collect();
+    members.sort_unstable();
+    members.dedup();
+    let content = |&i: &u32| {
+        let good = &good[i as usize];
+        let mut bytes = Vec::new();
+        let read = read_file(&roots[good.root as usize].join(good.relative), &scanner.limits, &mut bytes);
+        (read.is_ok() && bytes.len() as u64 == good.scan.bytes).then(|| (i, seal_of_all(&bytes)))
+    };
+    let contents: Vec<(u32, [u8; 16])> = members.par_iter().filter_map(content).collect();
+    let mut first_with = HashMap::new();
+    let firsts = contents.iter().map(|&(i, content)| (i, *first_with.entry(content).or_insert(i)));
+    firsts.filter(|(i, first)| i != first).collect()
+}
+
+/// Gives every picture the class of its row; returns the names of the classes.
+fn label_by_table(
+    table: &LabelTable,
+    files: &PictureFiles,
+    roots: &[PathBuf],
+    candidates: &[(u32, PathBuf)],
+    good: &mut [Good<'_>],
+    bad: &mut Vec<(u32, PathBuf, BadFile)>,
+    remarks: &mut Vec<String>,
+) -> Vec<String> {
+    let row_of = |root: u32, relative: &Path| table.row_of(&roots[root as usize], relative);
+    let mut is_met = vec![false; table.rows.len()];
+    let named = candidates.iter().map(|(root, relative)| (*root, relative.as_path()));
+    let unusable: Vec<usize> = bad.iter().filter_map(|(root, relative, _)| row_of(*root, relative)).collect();
+    named.filter_map(|(root, relative)| row_of(root, relative)).chain(unusable).for_each(|row| is_met[row] = true);
+    for good in &mut *good {
+        good.label = row_of(good.root, good.relative).map(|row| table.rows[row].label);
+    }
+    let place = files.labels.as_deref().map(escape_path).unwrap_or_default();
+    for (row, _) in table.rows.iter().zip(is_met).filter(|(_, is_met)| !is_met) {
+        let path = roots.first().map_or_else(|| row.path.clone(), |root| root.join(&row.path));
+        let reason = if path.exists() {
+            format!("has a row in {place}, but is none of the pictures that were found")
+        } else {
+            format!("has a row in {place}, but does not exist")
+        };
+        bad.push((0, row.path.clone(), BadFile { path, reason }));
+    }
+    let without: Vec<&Good<'_>> = good.iter().filter(|good| good.label.is_none()).collect();
+    if let Some(first) = without.first() {
+        remarks.push(format!(
+            "{} pictures have no row in {place} and so no label; the first is {}",
+            without.len(),
+            escape_relative(first.relative)
+        ));
+    }
+    table.classes.clone()
+}
+
+/// Gives every picture the class of its folder, if folders are classes; returns the names of the classes.
+fn label_by_folder(candidates: &[(u32, PathBuf)], good: &mut [Good<'_>]) -> Vec<String> {
+    let classes = Classes::of(candidates, good);
+    for good in good {
+        good.label = classes.label(good.relative);
+    }
+    classes.names()
 }
 
 /// Class folders by the bytes of their names; none when the pictures are unlabelled.
@@ -354,9 +707,9 @@ struct Classes {
 }
 
 impl Classes {
-    fn of<'a>(candidates: &[PathBuf], mut good: impl Iterator<Item = &'a PathBuf>) -> Self {
+    fn of(candidates: &[(u32, PathBuf)], good: &[Good<'_>]) -> Self {
         let folders = first_folders(candidates);
-        if good.any(|candidate| first_folder(candidate).is_none()) || folders.len() < 2 {
+        if good.iter().any(|good| first_folder(good.relative).is_none()) || folders.len() < 2 {
             return Self { by_name: BTreeMap::new() };
         }
         let numbered = (0u32..).zip(folders).map(|(label, (key, name))| (key, (label, name)));
@@ -365,7 +718,7 @@ impl Classes {
 
     fn label(&self, relative: &Path) -> Option<u32> {
         let folder = first_folder(relative)?;
-        self.by_name.get(folder.as_os_str().as_encoded_bytes()).map(|(label, _)| *label)
+        self.by_name.get(folder.as_encoded_bytes()).map(|(label, _)| *label)
     }
 
     fn names(&self) -> Vec<String> {
@@ -373,91 +726,132 @@ impl Classes {
     }
 }
 
-/// The first component of a path below the root, if a file name follows it.
-fn first_folder(relative: &Path) -> Option<Component<'_>> {
-    let mut components = relative.components();
-    let first = components.next()?;
-    components.next().map(|_| first)
+/// The first component of a path below the root, if a file name follows it. A path that begins elsewhere has none.
+fn first_folder(relative: &Path) -> Option<&OsStr> {
+    let mut components = relative.components().filter(|part| *part != Component::CurDir);
+    match (components.next()?, components.next()?) {
+        (Component::Normal(first), _) => Some(first),
+        _ => None,
+    }
 }
 
-fn first_folders(candidates: &[PathBuf]) -> BTreeMap<Vec<u8>, String> {
-    let folders = candidates.iter().filter_map(|candidate| first_folder(candidate));
-    folders.map(|folder| (folder.as_os_str().as_encoded_bytes().to_vec(), escape_path(folder.as_ref()))).collect()
+fn first_folders(candidates: &[(u32, PathBuf)]) -> BTreeMap<Vec<u8>, String> {
+    let mut folders = BTreeMap::new();
+    let mut last = None;
+    // In their order most candidates lie in the folder of the one before.
+    for folder in candidates.iter().filter_map(|(_, candidate)| first_folder(candidate)) {
+        if last != Some(folder) {
+            folders.entry(folder.as_encoded_bytes().to_vec()).or_insert_with(|| escape_path(folder.as_ref()));
+        }
+        last = Some(folder);
+    }
+    folders
+}
+
+/// What a report says besides the pictures.
+struct Facts<'a> {
+    place: PathBuf,
+    listing: &'a Listing,
+    headers_only: bool,
+    by_table: bool,
+    remarks: Vec<String>,
 }
 
 fn write_report(
-    root: &Path,
-    listing: &Listing,
-    good: &[(&PathBuf, Scan)],
+    facts: Facts<'_>,
+    candidates: &[(u32, PathBuf)],
+    good: &[Good<'_>],
     bad_files: Vec<BadFile>,
-    classes: &Classes,
+    classes: &[String],
+    duplicates: usize,
 ) -> ScanReport {
-    let labelled = !classes.by_name.is_empty();
+    let Facts { place, listing, headers_only, by_table, remarks } = facts;
     let mut counts: Vec<ClassCount> =
-        classes.names().into_iter().map(|name| ClassCount { name, pictures: 0 }).collect();
-    let mut formats = BTreeMap::new();
-    let mut contents = HashSet::new();
-    let mut identity = Vec::new();
-    for (candidate, scan) in good {
-        if let Some(label) = classes.label(candidate) {
-            counts[label as usize].pictures += 1;
+        classes.iter().map(|name| ClassCount { name: name.clone(), pictures: 0 }).collect();
+    let mut formats: Vec<(Format, usize)> = Vec::new();
+    for Good { label, scan, .. } in good {
+        if let Some(label) = label {
+            counts[*label as usize].pictures += 1;
         }
-        *formats.entry(format_name(scan.format)).or_default() += 1;
-        contents.insert((scan.content, scan.bytes));
-        // Lengths first, so that no path can run into the size behind it.
-        let key = sort_key(candidate);
-        identity.extend((key.len() as u64).to_le_bytes());
-        identity.extend(key);
-        identity.extend(scan.bytes.to_le_bytes());
-        identity.extend(scan.content.to_le_bytes());
+        match formats.iter_mut().find(|(format, _)| *format == scan.format) {
+            Some((_, count)) => *count += 1,
+            None => formats.push((scan.format, 1)),
+        }
+    }
+    let mut notes = if by_table { empty_classes(&counts) } else { notes(listing, candidates, good, &counts) };
+    notes.splice(0..0, remarks);
+    if headers_only {
+        notes.push(format!(
+            "{} files are more than full_scan_files, so only their headers were read: files that are broken further \
+             in are found when they are first used",
+            candidates.len()
+        ));
     }
     ScanReport {
-        root: root.to_owned(),
+        root: place,
         pictures: good.len(),
-        labelled,
-        notes: notes(listing, good, &counts),
+        labelled: !classes.is_empty(),
+        headers_only,
+        notes,
         classes: counts,
-        unlabelled: if labelled { 0 } else { good.len() },
-        width: SizeRange::of(good.iter().map(|(_, scan)| scan.width).collect()),
-        height: SizeRange::of(good.iter().map(|(_, scan)| scan.height).collect()),
-        formats,
+        unlabelled: good.iter().filter(|good| good.label.is_none()).count(),
+        width: SizeRange::of(good.iter().map(|good| good.scan.width).collect()),
+        height: SizeRange::of(good.iter().map(|good| good.scan.height).collect()),
+        formats: formats.into_iter().map(|(format, n)| (format.to_string().to_lowercase(), n)).collect(),
         bad_files,
-        duplicates: good.len() - contents.len(),
-        total_bytes: good.iter().map(|(_, scan)| scan.bytes).sum(),
+        duplicates,
+        total_bytes: good.iter().map(|good| good.scan.bytes).sum(),
         files_seen: listing.n_files,
         hidden: listing.n_hidden,
         repeated: listing.n_repeated,
-        fingerprint: Fingerprint::of(&identity),
+        fingerprint: identity(good, headers_only, by_table),
     }
 }
 
-fn format_name(format: Format) -> String {
-    format.to_string().to_lowercase()
+/// The hash over root, path, size and content of every picture; of the content as much as the scan has read. A label
+/// counts where it does not follow from the path.
+fn identity(good: &[Good<'_>], headers_only: bool, by_table: bool) -> Fingerprint {
+    let mut record = Vec::new();
+    let mut hashes = Vec::with_capacity(good.len() * 16);
+    for Good { root, relative, label, scan } in good {
+        record.clear();
+        record.extend_from_slice(&scan.bytes.to_le_bytes());
+        record.extend_from_slice(if headers_only { &scan.seal[..8] } else { &scan.seal });
+        record.extend_from_slice(&root.to_le_bytes());
+        if by_table {
+            record.extend_from_slice(&label.unwrap_or(u32::MAX).to_le_bytes());
+        }
+        record.extend(sort_key(relative));
+        hashes.extend(Fingerprint::of(&record).to_le_bytes());
+    }
+    Fingerprint::of(&hashes)
 }
 
-fn notes(listing: &Listing, good: &[(&PathBuf, Scan)], counts: &[ClassCount]) -> Vec<String> {
+fn empty_classes(counts: &[ClassCount]) -> Vec<String> {
+    let empty = counts.iter().filter(|count| count.pictures == 0);
+    empty.map(|count| format!("class `{}` has no usable picture", count.name)).collect()
+}
+
+fn notes(listing: &Listing, candidates: &[(u32, PathBuf)], good: &[Good<'_>], counts: &[ClassCount]) -> Vec<String> {
     let mut notes = Vec::new();
+    let with_candidates = first_folders(candidates);
     if counts.is_empty() {
-        let n_in_root = good.iter().filter(|(candidate, _)| first_folder(candidate).is_none()).count();
-        let folders = first_folders(&listing.candidates);
-        if n_in_root > 0 && !folders.is_empty() {
+        let n_in_root = good.iter().filter(|good| first_folder(good.relative).is_none()).count();
+        if n_in_root > 0 && !with_candidates.is_empty() {
             notes.push(format!(
                 "pictures lie directly in the folder ({n_in_root}), so its sub-folders are not read as classes"
             ));
-        } else if let (1, Some(only)) = (folders.len(), folders.values().next()) {
+        } else if let (1, Some(only)) = (with_candidates.len(), with_candidates.values().next()) {
             notes.push(format!("all pictures lie in the one folder `{only}`, so they are read as unlabelled"));
         }
         return notes;
     }
-    let with_candidates = first_folders(&listing.candidates);
     for folder in &listing.top_folders {
         if !with_candidates.contains_key(folder.as_os_str().as_encoded_bytes()) {
             notes.push(format!("folder `{}` holds no pictures and is no class", escape_path(folder)));
         }
     }
-    for count in counts.iter().filter(|count| count.pictures == 0) {
-        notes.push(format!("class `{}` has no usable picture", count.name));
-    }
+    notes.extend(empty_classes(counts));
     if counts.iter().all(|count| PARTS.contains(&count.name.to_lowercase().as_str())) {
         let names: Vec<&str> = counts.iter().map(|count| count.name.as_str()).collect();
         notes.push(format!(

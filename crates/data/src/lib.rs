@@ -40,28 +40,39 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod duplicates;
 mod epoch_order;
 mod escaped_path;
+mod file_table;
 mod fingerprint;
 mod folder_listing;
 mod folder_source;
 mod image_batches;
+mod label_table;
 mod loader;
 mod pattern_folder;
 mod patterns;
+mod perceptual_hash;
+mod picture_files;
 mod scan_report;
 mod source;
 mod stream_ops;
 mod view_batch;
 
+pub use duplicates::{
+    DuplicateGroup, DuplicatesError, KnownDuplicates, Likeness, MAX_NEAR_BITS, NEAR_BITS, duplicates_text,
+    read_duplicates,
+};
 pub use epoch_order::EpochOrder;
 pub use escaped_path::escape_path;
 pub use fingerprint::Fingerprint;
-pub use folder_source::{FolderConfig, FolderError, FolderSource};
+pub use folder_source::{FolderConfig, FolderError, FolderSource, OnBad};
 pub use image_batches::{ImageBatch, ImageBatches, image_batches};
+pub use label_table::{RowProblem, TableError};
 pub use loader::{EpochBatches, LoadError, Loader, LoaderConfig, LoaderError};
 pub use pattern_folder::{PatternFolder, PatternFolderConfig, PatternFolderError, write_pattern_folder};
 pub use patterns::{PatternsConfig, PatternsError, PatternsSource, Split};
+pub use picture_files::PictureFiles;
 pub use scan_report::{BadFile, ClassCount, ScanReport, SizeRange};
 pub use source::{Problem, ReadBuffers, SampleError, Source};
 /// How pixels become numbers, named here because [`image_batches`] and [`Loader`] take one.

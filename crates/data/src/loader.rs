@@ -491,7 +491,9 @@ impl BatchMaker {
         }
         let label = |&sample: &u64| self.source.label(usize::try_from(sample).ok()?).map(u64::from);
         let labels = samples.iter().map(label).collect::<Option<Vec<u64>>>().unwrap_or_default();
-        Ok(ViewBatch { epoch: self.epoch, index, samples, labels, size_px, views, replaced })
+        let group = |&sample: &u64| usize::try_from(sample).map_or(sample, |i| self.source.group(i));
+        let groups = samples.iter().map(group).collect();
+        Ok(ViewBatch { epoch: self.epoch, index, samples, groups, labels, size_px, views, replaced })
     }
 
     /// The views of all pictures shown, into the two halves of `values`.

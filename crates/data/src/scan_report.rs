@@ -13,16 +13,18 @@ use crate::{Fingerprint, SampleError, escape_path};
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct ScanReport {
-    /// The folder that was scanned.
+    /// The folder that was scanned; of several, all with commas between; or the file that names the pictures.
     #[serde(serialize_with = "as_escaped")]
     pub root: PathBuf,
     /// Pictures that can be used.
     pub pictures: usize,
-    /// Whether the first folder of each path was read as its class.
+    /// Whether there are labels: from a table, or because the first folder of each path was read as its class.
     pub labelled: bool,
+    /// Whether only the beginning of each file was read.
+    pub headers_only: bool,
     /// The classes, byte-wise sorted, with their pictures; empty when unlabelled.
     pub classes: Vec<ClassCount>,
-    /// Pictures without a label: all of them or none.
+    /// Pictures without a label: all of them or none, unless a table of labels has gaps.
     pub unlabelled: usize,
     /// Widths in pixels.
     pub width: SizeRange,
@@ -42,7 +44,8 @@ pub struct ScanReport {
     pub hidden: usize,
     /// Files, folders and links passed over because they lead to something already reached.
     pub repeated: usize,
-    /// Name of this set of pictures: a hash over relative path, size and content of every usable file in their order.
+    /// Name of this set of pictures: a hash over relative path, size and content of every usable file in their order;
+    /// of the content as much as was read.
     pub fingerprint: Fingerprint,
     /// Remarks a person should read, such as a class without pictures.
     pub notes: Vec<String>,
@@ -51,7 +54,7 @@ pub struct ScanReport {
 /// How many pictures a class has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClassCount {
-    /// The name of its folder.
+    /// The name of its folder, or its label.
     pub name: String,
     /// Its usable pictures.
     pub pictures: usize,

@@ -28,6 +28,12 @@ pub trait Source: Send + Sync {
     /// The class of picture `i` as an index into [`classes`](Self::classes), or `None` without labels.
     fn label(&self, i: usize) -> Option<u32>;
 
+    /// What picture `i` shows, as a number: pictures that are known to show the same thing share it, all others have
+    /// one of their own, such as `i`. Objectives do not take pictures of one group for negatives of each other.
+    fn group(&self, i: usize) -> u64 {
+        i as u64
+    }
+
     /// A name for picture `i` that is unique in this source, such as its path below the root.
     fn name(&self, i: usize) -> Cow<'_, str>;
 
@@ -92,7 +98,7 @@ pub enum Problem {
     /// The path names a pipe, a socket or a device.
     #[error("not a regular file")]
     NotAFile,
-    /// The file holds other bytes than when the folder was scanned.
+    /// The file is not the one that was scanned.
     #[error("changed since the scan ({scanned_bytes} bytes then, {found_bytes} now)")]
     Changed {
         /// Its size in the scan.

@@ -19,6 +19,9 @@ pub struct ViewBatch {
     pub index: usize,
     /// Which pictures are shown, as numbers of the source.
     pub samples: Vec<u64>,
+    /// What these pictures show, by [`Source::group`](crate::Source::group): rows with the same number are no negatives of
+    /// each other.
+    pub groups: Vec<u64>,
     /// The classes of these pictures; empty unless all have one. Only supervised objectives look at them.
     pub labels: Vec<u64>,
     /// Side of a view in pixels.

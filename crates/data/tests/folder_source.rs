@@ -8,13 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use twoview_data::{FolderConfig, FolderError, FolderSource, Problem, Source};
+use twoview_data::{FolderConfig, FolderError, FolderSource, OnBad, PictureFiles, Problem, Source};
 use twoview_pixels::{DecodeLimits, Image, encode_png};
 
 /// A JPEG of 48x40 pixels.
 const JPEG: &[u8] = include_bytes!("files/rings.jpg");
 
-const CONFIG: FolderConfig = FolderConfig { limits: DecodeLimits::STANDARD, cache_mib: 16, max_bad_fraction: 1.0 };
+const CONFIG: FolderConfig = FolderConfig {
+    limits: DecodeLimits::STANDARD,
+    cache_mib: 16,
+    full_scan_files: 1000,
+    on_bad: OnBad::Skip,
+    max_bad_fraction: 1.0,
+};
 
 /// A PNG of 4x3 pixels in one shade, so that pictures can be told apart.
 fn png(shade: u8) -> Vec<u8> {
@@ -422,6 +428,56 @@ mod unix {
         assert_eq!(source.report().bad_files[0].reason, "not a regular file");
     }
 
+    /// Opening a pipe waits for a writer, so nothing may open one, whenever it got its name.
+    #[test]
+    fn pipes_are_never_opened() {
+        let folder = folder_of(&["good.png", "later.png"]);
+        let make_pipe = |name: &str| {
+            let path = folder.path().join(name);
+            assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        };
+        make_pipe("pipe.jpg");
+        let config = FolderConfig { cache_mib: 0, ..CONFIG };
+        let source = FolderSource::open(folder.path(), &config, &|_, _| ()).unwrap();
+        assert_eq!(source.report().bad_files[0].reason, "not a regular file");
+        fs::remove_file(folder.path().join("later.png")).unwrap();
+        make_pipe("later.png");
+        assert!(matches!(source.image(1).unwrap_err().problem, Problem::NotAFile));
+        put(&folder, "list.txt", b"good.png\npipe.jpg\n");
+        let files = PictureFiles { list: Some(folder.path().join("list.txt")), ..PictureFiles::default() };
+        let source = FolderSource::open_files(&files, &CONFIG, &|_, _| ()).unwrap();
+        assert_eq!((source.len(), bad_names(&source)), (1, vec!["pipe.jpg".to_owned()]));
+    }
+
+    #[test]
+    fn files_and_folders_that_may_not_be_read_are_named() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = folder_of(&["good.png", "secret.png", "closed/a.png"]);
+        let permit = |name: &str, mode| {
+            fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        permit("secret.png", 0);
+        permit("closed", 0);
+        // The superuser may read everything, and then there is nothing to see here.
+        if fs::read(folder.path().join("secret.png")).is_err() {
+            let source = open(&folder);
+            assert_eq!(names(&source), ["good.png"]);
+            assert_eq!(bad_names(&source), ["closed", "secret.png"]);
+        }
+        permit("closed", 0o700);
+    }
+
+    #[test]
+    fn a_list_holds_any_bytes() {
+        let folder = TempDir::new().unwrap();
+        let name = OsStr::from_bytes(b"\xff\xfe.png");
+        put(&folder, name, &png(5));
+        put(&folder, "list.txt", b"\xff\xfe.png\n");
+        let files = PictureFiles { list: Some(folder.path().join("list.txt")), ..PictureFiles::default() };
+        let source = FolderSource::open_files(&files, &CONFIG, &|_, _| ()).unwrap();
+        assert_eq!((names(&source), source.path(0)), (vec![r"\xff\xfe.png".to_owned()], folder.path().join(name)));
+    }
+
     #[test]
     fn a_file_with_two_names_counts_once() {
         let folder = folder_of(&["a.png"]);
@@ -453,5 +509,279 @@ proptest! {
             .collect();
         prop_assert_eq!(found, good);
         prop_assert_eq!(source.report().bad_files.len(), bad.iter().filter(|bad| **bad).count());
+    }
+}
+
+/// What a scan by headers differs in, and what it does not.
+mod headers {
+    use super::*;
+
+    const HEADERS: FolderConfig = FolderConfig { full_scan_files: 0, ..CONFIG };
+
+    fn open_headers(folder: &TempDir) -> FolderSource {
+        FolderSource::open(folder.path(), &HEADERS, &|_, _| ()).unwrap()
+    }
+
+    #[test]
+    fn the_pictures_are_the_same() {
+        let folder = folder_of(&["cat/a.png", "cat/b.PNG", "dog/c.png"]);
+        put(&folder, "dog/d.jpg", JPEG);
+        put(&folder, "dog/empty.jpg", b"");
+        put(&folder, "dog/page.jpg", b"<html>");
+        let (whole, heads) = (open(&folder), open_headers(&folder));
+        assert!(heads.report().headers_only && !whole.report().headers_only);
+        assert_eq!(names(&whole), names(&heads));
+        assert_eq!(labels(&whole), labels(&heads));
+        assert_eq!(whole.report().bad_files, heads.report().bad_files);
+        let sizes =
+            |source: &FolderSource| (source.report().width, source.report().height, source.report().total_bytes);
+        assert_eq!(sizes(&whole), sizes(&heads));
+        assert_ne!(whole.fingerprint(), heads.fingerprint(), "the content is known to another depth");
+        // Pixels are kept from the scan, or from the first reading.
+        assert_eq!((whole.n_cached(), heads.n_cached()), (4, 0));
+        for i in 0..4 {
+            assert_eq!(whole.image(i).unwrap(), heads.image(i).unwrap());
+        }
+        assert_eq!(heads.n_cached(), 4);
+        let note = heads.report().notes.last().unwrap();
+        assert!(note.starts_with("6 files are more than full_scan_files"), "{note}");
+    }
+
+    /// The threshold counts files; one less than it is a complete scan.
+    #[test]
+    fn the_threshold_is_a_number_of_files() {
+        let folder = folder_of(&["a.png", "b.png"]);
+        for (full_scan_files, headers_only) in [(1, true), (2, false), (3, false)] {
+            let config = FolderConfig { full_scan_files, ..CONFIG };
+            let source = FolderSource::open(folder.path(), &config, &|_, _| ()).unwrap();
+            assert_eq!(source.report().headers_only, headers_only);
+        }
+    }
+
+    #[test]
+    fn what_is_broken_behind_the_header_is_found_when_it_is_read() {
+        let folder = folder_of(&["good.png"]);
+        put(&folder, "half.jpg", &JPEG[..JPEG.len() / 2]);
+        assert_eq!(names(&open(&folder)), ["good.png"]);
+        let heads = open_headers(&folder);
+        assert_eq!(names(&heads), ["good.png", "half.jpg"]);
+        assert!(matches!(heads.image(1).unwrap_err().problem, Problem::Decode(_)));
+    }
+
+    #[test]
+    fn a_header_behind_the_first_bytes_is_found() {
+        let folder = TempDir::new().unwrap();
+        // A comment longer than what is read at first stands before the header of the frame.
+        let comment = [&[0xFF, 0xFE, 0xFF, 0xFF][..], &[7; 65_533]].concat();
+        put(&folder, "late.jpg", &[&JPEG[..2], &comment, &JPEG[2..]].concat());
+        let source = open_headers(&folder);
+        assert_eq!((source.report().width.max, source.report().height.max), (48, 40));
+        source.image(0).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_changed_is_noticed() {
+        let folder = folder_of(&["longer.png", "touched.png"]);
+        put(&folder, "same-size.jpg", JPEG);
+        let source = FolderSource::open(folder.path(), &FolderConfig { cache_mib: 0, ..HEADERS }, &|_, _| ()).unwrap();
+        (0..3).for_each(|i| drop(source.image(i).unwrap()));
+        let touch = |name: &str, seconds: u64| {
+            let file = fs::File::options().append(true).open(folder.path().join(name)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        };
+        touch("touched.png", 1_000_000_000);
+        let before = fs::metadata(folder.path().join("same-size.jpg")).unwrap().modified().unwrap();
+        put(&folder, "same-size.jpg", &[&JPEG[..JPEG.len() - 3], &[0, 0xFF, 0xD9]].concat());
+        let file = fs::File::options().append(true).open(folder.path().join("same-size.jpg")).unwrap();
+        file.set_modified(before).unwrap();
+        put(&folder, "longer.png", &[png(0), vec![0]].concat());
+        for i in 0..3 {
+            let problem = source.image(i).unwrap_err().problem;
+            assert!(matches!(problem, Problem::Changed { .. }), "{}: {problem}", source.name(i));
+        }
+    }
+
+    #[test]
+    fn neither_times_nor_the_place_are_part_of_the_fingerprint() {
+        let first = folder_of(&["a.png", "b.png"]);
+        let second = folder_of(&["a.png", "b.png"]);
+        let file = fs::File::options().append(true).open(second.path().join("a.png")).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(open_headers(&first).fingerprint(), open_headers(&second).fingerprint());
+        put(&second, "b.png", &png(9));
+        assert_ne!(open_headers(&first).fingerprint(), open_headers(&second).fingerprint());
+    }
+
+    #[test]
+    fn copies_are_known_at_both_depths() {
+        // Larger than what is read of each, and different only behind it.
+        let long = |end: u8| [JPEG, &vec![3; 20_000], &[end]].concat();
+        let folder = folder_of(&["a.png", "b.png"]);
+        put(&folder, "copy-of-b.png", &png(1));
+        for (name, end) in [("x1.jpg", 1), ("x2.jpg", 2), ("x3.jpg", 1)] {
+            put(&folder, name, &long(end));
+        }
+        for source in [open(&folder), open_headers(&folder)] {
+            assert_eq!(names(&source), ["a.png", "b.png", "copy-of-b.png", "x1.jpg", "x2.jpg", "x3.jpg"]);
+            assert_eq!((0..6).map(|i| source.group(i)).collect::<Vec<_>>(), [0, 1, 1, 3, 4, 3]);
+            assert_eq!(source.report().duplicates, 2);
+        }
+    }
+}
+
+/// Folders beside each other, lists of files, tables of labels.
+mod places {
+    use super::*;
+
+    fn open_files(files: &PictureFiles) -> FolderSource {
+        FolderSource::open_files(files, &CONFIG, &|_, _| ()).unwrap()
+    }
+
+    fn files_error(files: &PictureFiles) -> String {
+        FolderSource::open_files(files, &CONFIG, &|_, _| ()).unwrap_err().to_string()
+    }
+
+    fn roots(folders: &[&TempDir]) -> PictureFiles {
+        let roots = folders.iter().map(|folder| folder.path().to_owned()).collect();
+        PictureFiles { roots, ..PictureFiles::default() }
+    }
+
+    fn list(folder: &TempDir, text: impl AsRef<[u8]>) -> PictureFiles {
+        put(folder, "list.txt", text.as_ref());
+        PictureFiles { list: Some(folder.path().join("list.txt")), ..PictureFiles::default() }
+    }
+
+    fn table(folder: &TempDir, text: &str) -> Option<std::path::PathBuf> {
+        put(folder, "labels.csv", text.as_bytes());
+        Some(folder.path().join("labels.csv"))
+    }
+
+    #[test]
+    fn several_roots_are_one_set() {
+        let (first, second) = (folder_of(&["cat/a.png", "dog/b.png"]), folder_of(&["ant/a.png", "cat/a.png"]));
+        let source = open_files(&roots(&[&first, &second]));
+        assert_eq!(source.classes(), ["ant", "cat", "dog"]);
+        assert_eq!(labels(&source), [Some(1), Some(2), Some(0), Some(1)]);
+        let place = |folder: &TempDir| folder.path().display().to_string();
+        assert_eq!(names(&source)[3], format!("{}/cat/a.png", place(&second)));
+        assert_eq!(source.path(0), first.path().join("cat/a.png"));
+        // cat/a.png of the second root is the same picture as dog/b.png, cat/a.png of the first as ant/a.png.
+        assert_eq!((0..4).map(|i| source.group(i)).collect::<Vec<_>>(), [0, 1, 0, 1]);
+        let same = open_files(&roots(&[&first, &first]));
+        assert_eq!((same.len(), same.report().repeated), (2, 1));
+        let missing = PictureFiles { roots: vec![first.path().into(), "/nowhere".into()], ..Default::default() };
+        assert_eq!(files_error(&missing), "no such folder: /nowhere");
+    }
+
+    #[test]
+    fn a_list_keeps_its_order_and_reports_what_is_missing() {
+        let folder = folder_of(&["cat/b.png", "dog/a.png", "elsewhere/c.png"]);
+        put(&folder, "cat/no-extension", &png(77));
+        let absolute = folder.path().join("elsewhere/c.png").display().to_string();
+        let text = format!(
+            "dog/a.png\r\n\n./cat/b.png\ngone.png\n{absolute}\ncat/../cat/b.png\ndog\ngone.png\ncat/no-extension"
+        );
+        let source = open_files(&list(&folder, text));
+        assert_eq!(names(&source), ["dog/a.png", "./cat/b.png", &absolute, "cat/no-extension"]);
+        assert_eq!(source.image(3).unwrap().as_rgb8()[0], 77);
+        assert_eq!(source.path(2), folder.path().join("elsewhere/c.png"));
+        assert_eq!(bad_names(&source), ["dog", "gone.png"]);
+        assert_eq!(source.report().bad_files[0].reason, "not a regular file");
+        assert_eq!(source.report().repeated, 1);
+        assert!(source.classes().is_empty(), "a path from elsewhere has no class folder");
+        let labelled = open_files(&list(&folder, "dog/a.png\ncat/b.png\n"));
+        assert_eq!((labelled.classes().len(), labels(&labelled)), (2, vec![Some(1), Some(0)]));
+    }
+
+    #[test]
+    fn lists_and_tables_that_cannot_be_used_say_so() {
+        let folder = folder_of(&["a.png"]);
+        let message = files_error(&list(&folder, "\n \n"));
+        assert!(message.ends_with("list.txt names no file"), "{message}");
+        let both = PictureFiles { list: Some("x".into()), ..PictureFiles::below(folder.path()) };
+        assert_eq!(
+            files_error(&both),
+            "expected either folders of pictures or a list of files, got 1 folders and 1 lists"
+        );
+        assert!(files_error(&PictureFiles::default()).ends_with("got 0 folders and 0 lists"));
+        let labels = Some(folder.path().join("none.csv"));
+        let message = files_error(&PictureFiles { labels, ..PictureFiles::below(folder.path()) });
+        assert!(message.contains("none.csv cannot be read: "), "{message}");
+        let labels = table(&folder, "a.png,cat\nb.png\n");
+        let message = files_error(&PictureFiles { labels, ..PictureFiles::below(folder.path()) });
+        assert!(message.ends_with("labels.csv, line 2: expected 2 columns, got 1"), "{message}");
+    }
+
+    #[test]
+    fn labels_come_from_a_table() {
+        let folder = folder_of(&["x/a.png", "x/b,c.png", "y/d.png", "y/extra.png"]);
+        put(&folder, "y/broken.png", b"");
+        let absolute = folder.path().join("y/d.png").display().to_string();
+        let text = format!(
+            "path,label\nx/a.png,zebra\n\"x/b,c.png\",ant\n{absolute},zebra\ny/broken.png,ant\nx/gone.png,eel\n"
+        );
+        let labels_file = table(&folder, &text);
+        let source = open_files(&PictureFiles { labels: labels_file.clone(), ..PictureFiles::below(folder.path()) });
+        assert_eq!(source.classes(), ["ant", "eel", "zebra"]);
+        assert_eq!(names(&source), ["x/a.png", "x/b,c.png", "y/d.png", "y/extra.png"]);
+        assert_eq!(labels(&source), [Some(2), Some(0), Some(2), None]);
+        let report = source.report();
+        assert_eq!((report.labelled, report.unlabelled), (true, 1));
+        assert_eq!(bad_names(&source), ["gone.png", "broken.png"]);
+        assert!(report.bad_files[0].reason.ends_with("labels.csv, but does not exist"), "{:?}", report.bad_files[0]);
+        assert!(report.notes[0].starts_with("1 pictures have no row in "), "{:?}", report.notes);
+        assert!(report.notes[0].ends_with("the first is y/extra.png"), "{:?}", report.notes);
+        assert_eq!(report.notes[1], "class `eel` has no usable picture");
+
+        // Another label is other data, though no picture changed.
+        let before = source.fingerprint();
+        table(&folder, &text.replace("ant", "ape"));
+        let after = open_files(&PictureFiles { labels: labels_file.clone(), ..PictureFiles::below(folder.path()) });
+        assert_eq!(before, after.fingerprint(), "the same partition under another name");
+        table(&folder, &text.replace("a.png,zebra", "a.png,ant"));
+        let after = open_files(&PictureFiles { labels: labels_file.clone(), ..PictureFiles::below(folder.path()) });
+        assert_ne!(before, after.fingerprint());
+
+        // Alone, the table is the list.
+        let alone = open_files(&PictureFiles { labels: labels_file, ..PictureFiles::default() });
+        assert_eq!(names(&alone), ["x/a.png", "x/b,c.png", &absolute]);
+        assert_eq!(labels(&alone), [Some(0), Some(0), Some(2)]);
+    }
+
+    #[test]
+    fn the_places_are_typed() {
+        let files = PictureFiles::below(Path::new("a"));
+        assert_eq!(serde_json::from_str::<PictureFiles>(r#"{"roots": ["a"]}"#).unwrap(), files);
+        assert!(serde_json::from_str::<PictureFiles>(r#"{"root": ["a"]}"#).is_err());
+    }
+}
+
+#[test]
+fn under_fail_the_first_bad_file_ends_it() {
+    let strict = FolderConfig { on_bad: OnBad::Fail, ..CONFIG };
+    let folder = folder_of(&["a.png", "b.png"]);
+    assert!(FolderSource::open(folder.path(), &strict, &|_, _| ()).is_ok());
+    put(&folder, "bad.png", b"");
+    for config in [strict, FolderConfig { full_scan_files: 0, ..strict }] {
+        let message = open_error(folder.path(), &config).to_string();
+        assert_eq!(message, format!("{}/bad.png: the file is empty (on_bad = \"fail\")", folder.path().display()));
+    }
+    put(&folder, "list.txt", b"a.png\ngone.png");
+    let files = PictureFiles { list: Some(folder.path().join("list.txt")), ..PictureFiles::default() };
+    let error = FolderSource::open_files(&files, &strict, &|_, _| ()).unwrap_err();
+    assert!(matches!(error, FolderError::Bad { .. }) && error.to_string().contains("gone.png"), "{error}");
+}
+
+#[test]
+fn a_file_costs_fewer_than_two_hundred_bytes() {
+    let folder = TempDir::new().unwrap();
+    for i in 0..500 {
+        let name = format!("a_class_with_a_long_name_{:03}/a_picture_with_a_long_name_{i:012}.png", i % 7);
+        put(&folder, name, &png(u8::try_from(i % 250).unwrap()));
+    }
+    for config in [CONFIG, FolderConfig { full_scan_files: 0, cache_mib: 0, ..CONFIG }] {
+        let source = FolderSource::open(folder.path(), &config, &|_, _| ()).unwrap();
+        // The copies, half of the pictures here, are kept in a table of their own.
+        assert!(source.manifest_bytes() < 200 * source.len(), "{} bytes", source.manifest_bytes());
     }
 }

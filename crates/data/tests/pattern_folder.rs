@@ -7,8 +7,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use twoview_data::{
-    FolderConfig, FolderSource, PatternFolderConfig, PatternFolderError, PatternsConfig, PatternsSource, Source, Split,
-    write_pattern_folder,
+    FolderConfig, FolderSource, OnBad, PatternFolderConfig, PatternFolderError, PatternsConfig, PatternsSource, Source,
+    Split, write_pattern_folder,
 };
 use twoview_pixels::DecodeLimits;
 
@@ -16,7 +16,13 @@ const CONFIG: PatternFolderConfig =
     PatternFolderConfig { seed: 5, train_per_class: 3, test_per_class: 2, bad_files: 0 };
 
 fn open(root: &Path) -> FolderSource {
-    let config = FolderConfig { limits: DecodeLimits::STANDARD, cache_mib: 1, max_bad_fraction: 0.5 };
+    let config = FolderConfig {
+        limits: DecodeLimits::STANDARD,
+        cache_mib: 1,
+        full_scan_files: 1000,
+        on_bad: OnBad::Skip,
+        max_bad_fraction: 0.5,
+    };
     FolderSource::open(root, &config, &|_, _| ()).unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::format::describe_unknown;
-use crate::{Format, Image, ImageError, jpeg};
+use crate::{Format, Image, ImageError, jpeg, plausible};
 
 /// How much a single file may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,21 @@ pub enum DecodeError {
         height: u32,
         /// The limit they broke.
         max_pixels: u64,
+    },
+    /// A large picture in so few bytes that it can be no picture of anything.
+    #[error(
+        "the {format} file promises {width}x{height} pixels and has {bytes} bytes for them, fewer than any photograph: \
+         refused as a decompression bomb"
+    )]
+    Bomb {
+        /// Format by content.
+        format: Format,
+        /// Width in the header.
+        width: u32,
+        /// Height in the header.
+        height: u32,
+        /// The bytes that hold the pixels.
+        bytes: u64,
     },
     /// The first bytes belong to none of the formats.
     #[error("not a picture in a known format (JPEG, PNG, BMP, WebP, GIF, TIFF, PNM): {found}")]
@@ -124,6 +139,7 @@ pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, Decode
         return Err(DecodeError::FileTooLarge { bytes: bytes.len() as u64, max_file_bytes: limits.max_file_bytes });
     }
     let format = Format::of(bytes).ok_or_else(|| DecodeError::UnknownFormat { found: describe_unknown(bytes) })?;
+    plausible::check_before_header(bytes, format)?;
     let (width, height) = catching_panics(format, || match format {
         Format::Jpeg => jpeg::dimensions(bytes),
         other => {
@@ -154,8 +170,9 @@ pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, Decode
 /// A panic inside a decoder is caught and reported as an error; this needs the default `panic = "unwind"`.
 ///
 /// # Cost
-/// For a JPEG mostly its compressed length. Memory stays within about 16 bytes per pixel of the header. A JPEG without
-/// its end marker is decoded twice, to tell whether more than the marker is missing.
+/// For a JPEG mostly its compressed length. Memory stays within about 16 bytes per pixel of the header, and a header
+/// that promises more than two million pixels is believed only if the file has a byte for every 1024 of them. A JPEG
+/// without its end marker is decoded twice, to tell whether more than the marker is missing.
 ///
 /// # Example
 /// ```
@@ -175,9 +192,11 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Image, DecodeError>
 /// # Errors
 /// As [`decode`].
 pub fn decode_into(bytes: &[u8], limits: &DecodeLimits, image: &mut Image) -> Result<(), DecodeError> {
-    let Header { format, width, height } = read_header(bytes, limits)?;
+    let header = read_header(bytes, limits)?;
+    let Header { format, width, height } = header;
+    plausible::check(bytes, header)?;
     catching_panics(format, || match format {
-        Format::Jpeg => jpeg::decode_into(bytes, image.reshape(width, height)),
+        Format::Jpeg => jpeg::decode_into(bytes, header, image),
         other => {
             // 16 bytes per pixel are RGBA in f32, the widest there is; a slack for tables and small pictures.
             let allocation = (u64::from(width) * u64::from(height)).saturating_mul(16) + HEADER_ALLOCATION;

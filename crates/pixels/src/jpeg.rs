@@ -6,7 +6,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::{DecodeError, Format};
+use crate::{DecodeError, Format, Header, Image, plausible};
 
 type Decoder<'a> = JpegDecoder<ZCursor<&'a [u8]>>;
 
@@ -29,15 +29,26 @@ pub(crate) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
     Ok((u32::from(info.width), u32::from(info.height)))
 }
 
-/// Writes the RGB bytes of a complete file into `pixels`, which has the length that its header promises.
+/// Passes over the picture in a progressive file; cameras and programs make about ten.
+///
+/// Every scan costs time in the pixels of the picture and hardly a byte of the file.
+const MAX_SCANS: usize = 100;
+
+/// Writes the RGB bytes of a complete file into `image`, which takes the sides of its header.
 ///
 /// The decoder notices missing data except in the last row of blocks, which in a 32-pixel picture is a quarter to a
 /// half of everything. A file that ends without the end marker is therefore decoded twice, with two different
 /// continuations: if any pixel depends on what follows the last byte, the file is truncated; if none does, only
 /// the marker is missing and the picture is whole. A picture in several scans could lack whole scans without
 /// a trace, so it must have its end marker.
-pub(crate) fn decode_into(bytes: &[u8], pixels: &mut [u8]) -> Result<(), DecodeError> {
+pub(crate) fn decode_into(bytes: &[u8], header: Header, image: &mut Image) -> Result<(), DecodeError> {
     let structure = Structure::of(bytes);
+    plausible::check_density(header, structure.coded_bytes)?;
+    if structure.n_scans > MAX_SCANS {
+        let reason = format!("it has {} scans, the limit is {MAX_SCANS}", structure.n_scans);
+        return Err(DecodeError::Corrupt { format: Format::Jpeg, reason });
+    }
+    let pixels = image.reshape(header.width, header.height);
     if structure.has_end {
         return decoder(bytes).decode_into(pixels).map_err(|error| failure(bytes, &error));
     }
@@ -65,22 +76,27 @@ const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
 /// What the segments of a file say about its completeness.
 ///
 /// Segments are skipped by their length, so that nothing inside an embedded thumbnail counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Structure {
     /// The end-of-image marker is there, whatever follows it.
     has_end: bool,
     /// The picture is not progressive, and its first scan holds all components.
     is_single_scan: bool,
+    /// Scans up to the end marker.
+    n_scans: usize,
+    /// Bytes of coded data in all of them, stuffed ones apart.
+    coded_bytes: u64,
 }
 
 impl Structure {
     fn of(bytes: &[u8]) -> Structure {
-        let mut structure = Structure { has_end: false, is_single_scan: false };
+        let mut structure = Structure::default();
         let mut n_components = None;
         let mut at = 2;
         while let Some(&byte) = bytes.get(at) {
             at += 1;
             if byte != 0xFF {
+                structure.coded_bytes += u64::from(structure.n_scans > 0);
                 continue; // Coded data, or stray bytes between segments.
             }
             let Some(&marker) = bytes.get(at) else { break };
@@ -94,7 +110,10 @@ impl Structure {
                     match marker {
                         // Sequential frames: precision, height and width come before the number of components.
                         0xC0 | 0xC1 => n_components = segment.get(5),
-                        0xDA => structure.is_single_scan = n_components.is_some() && segment.first() == n_components,
+                        0xDA => {
+                            structure.n_scans += 1;
+                            structure.is_single_scan = n_components.is_some() && segment.first() == n_components;
+                        }
                         _ => {}
                     }
                     at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);

@@ -37,6 +37,7 @@ mod instructions;
 mod jpeg;
 mod normalize;
 mod planes;
+mod plausible;
 mod resample;
 mod transpose;
 mod workspace;

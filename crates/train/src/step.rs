@@ -90,8 +90,9 @@ pub fn step(
         }
         views => views?,
     };
-    // A picture that stands in for an unreadable one may be in the batch twice: it is no negative of itself.
-    let mut views = views.with_sources(&batch.samples)?;
+    // A picture that stands in for an unreadable one may be in the batch twice, and two pictures may be copies of each
+    // other: what shows the same thing is no negative of itself.
+    let mut views = views.with_sources(&batch.groups)?;
     if objective.is_supervised() {
         views = views.with_labels(&batch.labels)?;
     }

@@ -124,6 +124,7 @@ fn train(mut state: TrainState, n_steps: usize) -> (TrainState, Vec<Stepped>) {
             epoch: 0,
             index: 0,
             samples: (0..N_PICTURES as u64).collect(),
+            groups: (0..N_PICTURES as u64).collect(),
             labels: Vec::new(),
             size_px: u32::try_from(SIZE_PX).expect("small"),
             views: [2 * state.step, 2 * state.step + 1].map(|seed| numbers(len, seed)),

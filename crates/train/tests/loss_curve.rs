@@ -31,6 +31,7 @@ fn batch(index: u64, off: f32) -> ViewBatch {
         epoch: 0,
         index: 0,
         samples: (0..N_PICTURES as u64).collect(),
+        groups: (0..N_PICTURES as u64).collect(),
         labels: Vec::new(),
         size_px: u32::try_from(SIZE_PX).expect("small"),
         views: [view(0), view(1)],

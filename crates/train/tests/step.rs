@@ -71,6 +71,7 @@ fn batch_of(n_pictures: usize, seed: u64) -> ViewBatch {
         epoch: 0,
         index: 0,
         samples: (0..n_pictures as u64).collect(),
+        groups: (0..n_pictures as u64).collect(),
         labels: Vec::new(),
         size_px: u32::try_from(SIZE_PX).expect("small"),
         views: ViewPixels::F32([view(0), view(1)].concat()),
@@ -151,6 +152,22 @@ fn a_step_is_that_of_plain_autodiff_on_the_whole_batch() {
             assert!(error <= TOLERANCE * way, "τ={temperature}: `{name}` moves by {way:e} and is off by {error:e}");
         }
     }
+}
+
+/// Pictures of one group are no negatives of each other: the loss of a batch whose pictures are all the same has none.
+#[test]
+fn groups_of_the_batch_reach_the_loss() {
+    let (objective, device) = (nt_xent(0.5), device());
+    let loss = |groups: Vec<u64>| {
+        let batch = ViewBatch { groups, ..batch(0) };
+        step(state(0.0), &batch, &objective, 0.0, &device).expect("finite").1.contrast.loss
+    };
+    let n = N_PICTURES as u64;
+    let all_different = loss((0..n).collect());
+    let two_alike = loss((0..n).map(|i| i.max(1)).collect());
+    assert!(two_alike < all_different, "{two_alike} with two pictures of one thing, {all_different} without");
+    // The names of the groups mean nothing.
+    assert_eq!(all_different.to_bits(), loss((0..n).map(|i| 1000 - 7 * i).collect()).to_bits());
 }
 
 #[test]
