@@ -480,34 +480,54 @@ vectorized! {
 /// A row from as many others as there are weights.
 #[inline(always)]
 fn weigh_few<const N: usize>(weights: [i32; N], rows: &[u8], stride: usize, out: &mut [u8]) {
-    let rows: [&[u8]; N] = std::array::from_fn(|tap| &rows[tap * stride..][..out.len()]);
-    for (i, level) in out.iter_mut().enumerate() {
-        let mut sum = HALF;
-        for tap in 0..N {
-            sum = sum.wrapping_add(weights[tap].wrapping_mul(i32::from(rows[tap][i])));
+    in_blocks(out, |at| {
+        let mut columns = [&[0; LANES]; N];
+        for (tap, column) in columns.iter_mut().enumerate() {
+            *column = lanes(rows, tap * stride + at);
         }
-        *level = to_level(sum);
-    }
+        let mut levels = [0; LANES];
+        for (i, level) in levels.iter_mut().enumerate() {
+            let mut sum = HALF;
+            for tap in 0..N {
+                sum = sum.wrapping_add(weights[tap].wrapping_mul(i32::from(columns[tap][i])));
+            }
+            *level = to_level(sum);
+        }
+        levels
+    });
 }
 
 /// The same for any number of weights.
 #[inline(always)]
 fn weigh_many(weights: &[i32], rows: &[u8], stride: usize, out: &mut [u8]) {
-    for (block, out) in out.chunks_mut(LANES).enumerate() {
+    in_blocks(out, |at| {
         let mut sums = [HALF; LANES];
         for (tap, &weight) in weights.iter().enumerate() {
-            let values = rows[tap * stride + block * LANES..].first_chunk::<LANES>();
-            let values = values.expect("rows are padded to whole lanes");
-            for (sum, &value) in sums.iter_mut().zip(values) {
+            for (sum, &value) in sums.iter_mut().zip(lanes(rows, tap * stride + at)) {
                 *sum = sum.wrapping_add(weight.wrapping_mul(i32::from(value)));
             }
         }
-        let levels = sums.map(to_level);
-        match out.first_chunk_mut::<LANES>() {
-            Some(out) => *out = levels,
-            None => out.copy_from_slice(&levels[..out.len()]),
-        }
+        sums.map(to_level)
+    });
+}
+
+/// Fills a row with blocks of values, each made from where it begins; of the last only what fits is used.
+#[inline(always)]
+fn in_blocks(out: &mut [u8], levels_at: impl Fn(usize) -> [u8; LANES]) {
+    let (blocks, rest) = out.as_chunks_mut::<LANES>();
+    let n_whole = blocks.len() * LANES;
+    for (block, out) in blocks.iter_mut().enumerate() {
+        *out = levels_at(block * LANES);
     }
+    if !rest.is_empty() {
+        rest.iter_mut().zip(levels_at(n_whole)).for_each(|(out, level)| *out = level);
+    }
+}
+
+/// Values from `at` on.
+#[inline(always)]
+fn lanes(rows: &[u8], at: usize) -> &[u8; LANES] {
+    rows[at..].first_chunk().expect("rows are padded to whole lanes")
 }
 
 /// From fixed point to eight bits; the cubic filter overshoots both ends.
