@@ -39,30 +39,44 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cifar_source;
+mod class_names;
 mod epoch_order;
 mod escaped_path;
 mod fingerprint;
+mod fixed_file;
 mod folder_listing;
 mod folder_source;
+mod idx_source;
 mod image_batches;
 mod loader;
 mod pattern_folder;
 mod patterns;
+mod pickle;
+mod pixel_set;
+mod record_error;
+mod record_files;
 mod scan_report;
 mod source;
+mod stl_source;
 mod stream_ops;
 mod view_batch;
 
+pub use cifar_source::{CifarConfig, CifarLabels, CifarSource};
 pub use epoch_order::EpochOrder;
 pub use escaped_path::escape_path;
 pub use fingerprint::Fingerprint;
 pub use folder_source::{FolderConfig, FolderError, FolderSource};
+pub use idx_source::IdxSource;
 pub use image_batches::{ImageBatch, ImageBatches, image_batches};
 pub use loader::{EpochBatches, LoadError, Loader, LoaderConfig, LoaderError};
 pub use pattern_folder::{PatternFolder, PatternFolderConfig, PatternFolderError, write_pattern_folder};
 pub use patterns::{PatternsConfig, PatternsError, PatternsSource, Split};
+pub use pickle::PickleError;
+pub use record_error::RecordError;
 pub use scan_report::{BadFile, ClassCount, ScanReport, SizeRange};
 pub use source::{Problem, ReadBuffers, SampleError, Source};
+pub use stl_source::{StlPart, StlSource};
 /// How pixels become numbers, named here because [`image_batches`] and [`Loader`] take one.
 pub use twoview_pixels::Normalize;
 pub use view_batch::{Replaced, ViewBatch};
