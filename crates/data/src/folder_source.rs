@@ -253,15 +253,23 @@ impl Source for FolderSource {
         if let Some(pixels) = &picture.pixels {
             return Ok(pixels);
         }
-        let path = self.path(i);
-        let failed = |problem| SampleError { path: path.clone(), problem };
+        self.read_file(i, buffers)?;
         let ReadBuffers { bytes, image } = buffers;
-        read_file(&path, &self.limits, bytes).map_err(failed)?;
-        if Fingerprint::of(bytes) != picture.content {
-            return Err(failed(Problem::Changed { scanned_bytes: picture.bytes, found_bytes: bytes.len() as u64 }));
-        }
-        decode_into(bytes, &self.limits, image).map_err(|error| failed(Problem::Decode(error)))?;
+        decode_into(bytes, &self.limits, image)
+            .map_err(|error| SampleError { path: self.path(i), problem: Problem::Decode(error) })?;
         Ok(image)
+    }
+
+    fn read_file(&self, i: usize, buffers: &mut ReadBuffers) -> Result<bool, SampleError> {
+        let picture = &self.pictures[i];
+        let path = self.path(i);
+        let bytes = &mut buffers.bytes;
+        let read = read_file(&path, &self.limits, bytes).and_then(|()| {
+            let is_same = Fingerprint::of(bytes) == picture.content;
+            let found_bytes = bytes.len() as u64;
+            is_same.then_some(true).ok_or(Problem::Changed { scanned_bytes: picture.bytes, found_bytes })
+        });
+        read.map_err(|problem| SampleError { path, problem })
     }
 }
 

@@ -45,6 +45,16 @@ pub trait Source: Send + Sync {
     /// [`SampleError`] when the file behind the picture vanished, changed or cannot be decoded.
     fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError>;
 
+    /// Fills `buffers.bytes` with the picture file as it is stored, for whoever copies the set; `false` where there are
+    /// only pixels. Nothing is decoded, so the bytes may be no picture.
+    ///
+    /// # Errors
+    /// [`SampleError`] when the file vanished or changed.
+    fn read_file(&self, i: usize, buffers: &mut ReadBuffers) -> Result<bool, SampleError> {
+        let _ = (i, buffers);
+        Ok(false)
+    }
+
     /// The pixels of picture `i` as a picture of its own, for callers that want only a few.
     ///
     /// # Errors

@@ -11,7 +11,8 @@ use crate::fixed_file::FixedFile;
 use crate::record_files::RecordFiles;
 use crate::{Fingerprint, Problem, ReadBuffers, RecordError, SampleError, Source};
 
-const SIDE: usize = 96;
+const SIDE_PX: u32 = 96;
+const SIDE: usize = SIDE_PX as usize;
 const PLANE: usize = SIDE * SIDE;
 const PICTURE: usize = 3 * PLANE;
 const N_CLASSES: usize = 10;
@@ -134,7 +135,7 @@ impl Source for StlSource {
         let (file, record) = self.records.locate(i);
         let offset = record as u64 * PICTURE as u64;
         self.files[file].read_at(offset, PICTURE as u64, bytes).map_err(|error| failed(Problem::Read(error)))?;
-        let rgb = image.overwrite(SIDE as u32, SIDE as u32).map_err(|error| failed(Problem::Shape(error)))?;
+        let rgb = image.overwrite(SIDE_PX, SIDE_PX).map_err(|error| failed(Problem::Shape(error)))?;
         stand_upright(bytes, rgb);
         Ok(image)
     }
