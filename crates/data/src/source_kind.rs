@@ -160,7 +160,8 @@ impl SourceKind {
         if counted.has_pictures || counted.has_folders {
             let data = path.join("data");
             let of_data = if data.is_dir() { Counted::of(&data).ok() } else { None };
-            let is_parquet = of_data.is_some_and(|data| data.shards.keys().eq(["parquet"]) && !data.has_pictures);
+            let is_parquet =
+                of_data.is_some_and(|data| data.shards.keys().copied().eq(["parquet"]) && !data.has_pictures);
             let is_alone = !counted.has_pictures && counted.shards.is_empty();
             return Ok(if is_parquet && is_alone { Self::Parquet } else { Self::Folder });
         }
