@@ -226,53 +226,48 @@ fn choose(args: &PretrainArgs) -> Result<(RunFile, Pictures), Failure> {
         }
         let mut file = RunFile::from_path(&args.input, sets).or_exit(Exit::Usage)?;
         check(&file).or_exit(Exit::Usage)?;
-        if let SourceConfig::Folder { root: Some(root), .. } = &mut file.data.source {
+        if let Some(root) = file.data.source.root_mut() {
             // The run must find its pictures from wherever it is resumed.
-            *root = fs::canonicalize(&*root).map_err(|error| no_folder(root, &error))?;
+            *root = pictures::absolute(root).map_err(|error| no_pictures(root, &error))?;
         }
         let pictures = pictures::open(&file.data.source, Split::Train)?;
         return Ok((file, pictures));
     }
-    let root = fs::canonicalize(&args.input).map_err(|error| no_folder(&args.input, &error))?;
-    let (mut file, pictures) = match &args.config.preset {
-        Some(preset) => {
-            let file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
-            check(&file).or_exit(Exit::Usage)?;
-            let pictures = pictures::open_folder(&root, &file.data.source)?;
-            (file, pictures)
-        }
-        None => {
-            // Both candidates read a folder alike; which one fits shows only in the pictures.
-            let small = RunFile::from_preset("small", sets).or_exit(Exit::Usage)?;
-            check(&small).or_exit(Exit::Usage)?;
-            let pictures = pictures::open_folder(&root, &small.data.source)?;
-            let side = pictures.report.as_ref().map_or(0, |report| report.width.median.min(report.height.median));
-            let preset = if side < LARGE_PX { "small" } else { "photos" };
-            note(&format!(
-                "preset: {preset} (the pictures are about {side} px on their shorter side); \
-                 `twoview config show --preset {preset}` shows it"
-            ));
-            (RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?, pictures)
-        }
+    let Some(preset) = &args.config.preset else {
+        // Both candidates read a set alike; which one fits shows only in the pictures.
+        let small = RunFile::from_preset("small", sets).or_exit(Exit::Usage)?;
+        check(&small).or_exit(Exit::Usage)?;
+        let source = pictures::source_at(&args.input, &small.data.source)?;
+        let pictures = pictures::open(&source, Split::Train)?;
+        let side = pictures::shorter_side(&pictures);
+        let preset = if side < LARGE_PX { "small" } else { "photos" };
+        note(&format!(
+            "preset: {preset} (the pictures are about {side} px on their shorter side); \
+             `twoview config show --preset {preset}` shows it"
+        ));
+        let mut file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
+        file.data.source = source;
+        return Ok((file, pictures));
     };
-    match &mut file.data.source {
-        SourceConfig::Folder { root: place, .. } => *place = Some(root),
-        SourceConfig::Patterns { .. } => {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "--preset {} makes its own pictures and cannot train on {}; choose small or photos",
-                    args.config.preset.as_deref().unwrap_or_default(),
-                    args.input.display()
-                ),
-            ));
-        }
+    let mut file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
+    check(&file).or_exit(Exit::Usage)?;
+    if matches!(file.data.source, SourceConfig::Patterns { .. }) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "--preset {preset} makes its own pictures and cannot train on {}; choose small or photos",
+                args.input.display()
+            ),
+        ));
     }
+    let source = pictures::source_at(&args.input, &file.data.source)?;
+    let pictures = pictures::open(&source, Split::Train)?;
+    file.data.source = source;
     Ok((file, pictures))
 }
 
-fn no_folder(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(Exit::Data, format!("cannot use {} as a folder of pictures: {error}", path.display()))
+fn no_pictures(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::Data, format!("cannot use {} as a set of pictures: {error}", path.display()))
 }
 
 /// Pictures at least this large are treated as photographs.

@@ -12,7 +12,7 @@ use twoview_pixels::Normalize;
 use twoview_train::{NetworkConfig, NetworkError, TrainState};
 
 use crate::{
-    run_file::{NormalizeConfig, RunFile, SourceConfig},
+    run_file::{NormalizeConfig, RunFile},
     terminal::note,
 };
 
@@ -80,12 +80,8 @@ pub(crate) fn check(file: &RunFile) -> Result<(), PlanError> {
     file.optimizer.init()?;
     file.eval.linear.clone().init()?;
     check_knn(file.eval.knn)?;
-    match file.data.source {
-        SourceConfig::Folder { max_bad_fraction, .. } if !(0.0..=1.0).contains(&max_bad_fraction) => {
-            Err(PlanError::BadFraction(max_bad_fraction))
-        }
-        _ => Ok(()),
-    }
+    let max_bad_fraction = file.data.source.max_bad_fraction();
+    if (0.0..=1.0).contains(&max_bad_fraction) { Ok(()) } else { Err(PlanError::BadFraction(max_bad_fraction)) }
 }
 
 /// Checks the settings of the nearest neighbours, which otherwise show only when there are features to search.
@@ -145,10 +141,7 @@ impl RunPlan {
                 n_candidates + 1
             ));
         }
-        let max_bad_fraction = match file.data.source {
-            SourceConfig::Folder { max_bad_fraction, .. } => max_bad_fraction,
-            SourceConfig::Patterns { .. } => 0.0,
-        };
+        let max_bad_fraction = file.data.source.max_bad_fraction();
         Ok(Self {
             loss: file.loss.clone(),
             network: NetworkConfig { encoder: file.encoder, head: file.head },

@@ -52,6 +52,8 @@ mod image_batches;
 mod loader;
 mod pack_format;
 mod pack_source;
+#[cfg(feature = "parquet")]
+mod parquet_source;
 mod pattern_folder;
 mod patterns;
 mod pickle;
@@ -80,6 +82,8 @@ pub use idx_source::IdxSource;
 pub use image_batches::{ImageBatch, ImageBatches, image_batches};
 pub use loader::{EpochBatches, LoadError, Loader, LoaderConfig, LoaderError};
 pub use pack_source::{PackError, PackMeta, PackSource};
+#[cfg(feature = "parquet")]
+pub use parquet_source::{ParquetError, ParquetSource};
 pub use pattern_folder::{PatternFolder, PatternFolderConfig, PatternFolderError, write_pattern_folder};
 pub use patterns::{PatternsConfig, PatternsError, PatternsSource, Split};
 pub use pickle::PickleError;

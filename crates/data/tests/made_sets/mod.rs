@@ -15,49 +15,49 @@ use twoview_data::{
 };
 use twoview_pixels::{DecodeLimits, Image, encode_png};
 
-pub const LIMITS: DecodeLimits = DecodeLimits::STANDARD;
+pub(crate) const LIMITS: DecodeLimits = DecodeLimits::STANDARD;
 
 /// A source with what its contract needs.
-pub struct Case {
-    pub name: &'static str,
-    pub source: Arc<dyn Source>,
-    pub fingerprint: String,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) fingerprint: String,
 }
 
 /// The bytes that `files/make_published.py` makes by the same formula.
-pub fn noise(n: usize, first: u64) -> Vec<u8> {
+pub(crate) fn noise(n: usize, first: u64) -> Vec<u8> {
     (first..first + n as u64).map(|k| (k.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect()
 }
 
 /// Picture `i` of a set; `flavour` changes every one of them.
-pub fn picture(i: u32, flavour: u64) -> Image {
+pub(crate) fn picture(i: u32, flavour: u64) -> Image {
     let (width, height) = (20 + i % 3, 16 + i % 2);
     let pixels = noise((width * height * 3) as usize, u64::from(i) * 1_000_003 + flavour * 7_919);
     Image::from_rgb8(width, height, pixels).unwrap()
 }
 
-pub fn png(i: u32, flavour: u64) -> Vec<u8> {
+pub(crate) fn png(i: u32, flavour: u64) -> Vec<u8> {
     encode_png(&picture(i, flavour)).unwrap()
 }
 
-pub fn write(path: &Path, bytes: &[u8]) -> PathBuf {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> PathBuf {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
     path.to_owned()
 }
 
-pub fn folder(root: &Path, flavour: u64) {
+pub(crate) fn folder(root: &Path, flavour: u64) {
     for i in 0..6 {
         write(&root.join(["cat", "dog"][i as usize % 2]).join(format!("{i}.png")), &png(i, flavour));
     }
 }
 
-pub fn open_folder(root: &Path, cache_mib: u64) -> FolderSource {
+pub(crate) fn open_folder(root: &Path, cache_mib: u64) -> FolderSource {
     FolderSource::open(root, &FolderConfig { limits: LIMITS, cache_mib, max_bad_fraction: 0.0 }, &|_, _| {}).unwrap()
 }
 
 /// Two pictures in each batch, with labels that the number of the picture gives.
-pub fn cifar10_binary(root: &Path, flavour: u64) {
+pub(crate) fn cifar10_binary(root: &Path, flavour: u64) {
     let names = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"];
     for (b, name) in names.iter().enumerate() {
         let records: Vec<u8> = (0..2)
@@ -73,10 +73,10 @@ pub fn cifar10_binary(root: &Path, flavour: u64) {
     write(&root.join("batches.meta.txt"), format!("{}\n\n", CIFAR10.join("\n")).as_bytes());
 }
 
-pub const CIFAR10: [&str; 10] =
+pub(crate) const CIFAR10: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-pub fn cifar100_binary(root: &Path, flavour: u64) {
+pub(crate) fn cifar100_binary(root: &Path, flavour: u64) {
     for (name, n) in [("train", 4u8), ("test", 2)] {
         let records: Vec<u8> = (0..n)
             .flat_map(|i| {
@@ -90,7 +90,7 @@ pub fn cifar100_binary(root: &Path, flavour: u64) {
 }
 
 /// A batch as Python 2 pickled it: short byte strings, and the pixels as one long one.
-pub fn python2_batch(first: u64, labels: &[u8], flavour: u64) -> Vec<u8> {
+pub(crate) fn python2_batch(first: u64, labels: &[u8], flavour: u64) -> Vec<u8> {
     let mut out =
         b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05(".to_vec();
     labels.iter().for_each(|label| out.extend([b'K', *label]));
@@ -107,7 +107,7 @@ pub fn python2_batch(first: u64, labels: &[u8], flavour: u64) -> Vec<u8> {
     out
 }
 
-pub fn cifar10_python(root: &Path, flavour: u64) {
+pub(crate) fn cifar10_python(root: &Path, flavour: u64) {
     for b in 0..5u8 {
         let batch = python2_batch(u64::from(2 * b), &[2 * b, 2 * b + 1], flavour);
         write(&root.join(format!("data_batch_{}", b + 1)), &batch);
@@ -115,11 +115,11 @@ pub fn cifar10_python(root: &Path, flavour: u64) {
     write(&root.join("test_batch"), &python2_batch(10, &[0, 1], flavour));
 }
 
-pub fn cifar(root: &Path, split: Split, labels: CifarLabels) -> CifarSource {
+pub(crate) fn cifar(root: &Path, split: Split, labels: CifarLabels) -> CifarSource {
     CifarSource::open(root, CifarConfig { split, labels }).unwrap()
 }
 
-pub fn stl(root: &Path, flavour: u64) {
+pub(crate) fn stl(root: &Path, flavour: u64) {
     let folder = root.join("stl10_binary");
     write(&folder.join("train_X.bin"), &noise(2 * 27_648, flavour));
     write(&folder.join("train_y.bin"), &[3, 10]);
@@ -128,20 +128,20 @@ pub fn stl(root: &Path, flavour: u64) {
     write(&folder.join("class_names.txt"), names.as_bytes());
 }
 
-pub fn idx_bytes(sides: &[u32], data: &[u8]) -> Vec<u8> {
+pub(crate) fn idx_bytes(sides: &[u32], data: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, sides.len().to_le_bytes()[0]];
     sides.iter().for_each(|side| bytes.extend(side.to_be_bytes()));
     bytes.extend(data);
     bytes
 }
 
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-pub fn idx(root: &Path, compressed: bool, flavour: u64) {
+pub(crate) fn idx(root: &Path, compressed: bool, flavour: u64) {
     let pictures = idx_bytes(&[4, 5, 6], &noise(4 * 30, flavour));
     let labels = idx_bytes(&[4], &[7, 2, 7, 0]);
     let (ending, pack): (_, fn(&[u8]) -> Vec<u8>) = if compressed { (".gz", gzip) } else { ("", <[u8]>::to_vec) };
@@ -150,7 +150,7 @@ pub fn idx(root: &Path, compressed: bool, flavour: u64) {
 }
 
 /// A tar archive of these members, by the program's usual crate.
-pub fn tar_bytes(members: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn tar_bytes(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, bytes) in members {
         let mut header = tar::Header::new_gnu();
@@ -163,7 +163,7 @@ pub fn tar_bytes(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// Two shards with three samples each.
-pub fn tar_shards(root: &Path, flavour: u64) {
+pub(crate) fn tar_shards(root: &Path, flavour: u64) {
     for shard in 0..2u32 {
         let samples: Vec<(String, Vec<u8>)> = (0..3)
             .flat_map(|s| {
@@ -177,7 +177,7 @@ pub fn tar_shards(root: &Path, flavour: u64) {
     }
 }
 
-pub fn pack(root: &Path, form: PackForm, flavour: u64) -> PathBuf {
+pub(crate) fn pack(root: &Path, form: PackForm, flavour: u64) -> PathBuf {
     folder(&root.join("folder"), flavour);
     let source = open_folder(&root.join("folder"), 0);
     let out = root.join("set.pack");
@@ -186,7 +186,7 @@ pub fn pack(root: &Path, form: PackForm, flavour: u64) -> PathBuf {
 }
 
 /// One source of every kind, with pictures that `flavour` decides.
-pub fn cases(root: &Path, flavour: u64) -> Vec<Case> {
+pub(crate) fn cases(root: &Path, flavour: u64) -> Vec<Case> {
     let mut cases = Vec::new();
     let place = |name: &str| root.join(name);
     macro_rules! case {
