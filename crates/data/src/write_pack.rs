@@ -292,9 +292,8 @@ impl<'a> PackWriter<'a> {
     }
 
     fn fill_to(&mut self, place: u64) -> Result<(), WritePackError> {
-        let zeros = [0; PAGE as usize];
-        let n = usize::try_from(place - self.at).unwrap_or(0).min(zeros.len());
-        self.write(&zeros[..n])
+        let zeros = vec![0; usize::try_from(place - self.at).unwrap_or(0)];
+        self.write(&zeros)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), WritePackError> {

@@ -144,7 +144,8 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn idx(root: &Path, compressed: bool, flavour: u64) {
     let pictures = idx_bytes(&[4, 5, 6], &noise(4 * 30, flavour));
     let labels = idx_bytes(&[4], &[7, 2, 7, 0]);
-    let (ending, pack): (_, fn(&[u8]) -> Vec<u8>) = if compressed { (".gz", gzip) } else { ("", <[u8]>::to_vec) };
+    let ending = if compressed { ".gz" } else { "" };
+    let pack = |bytes: &[u8]| if compressed { gzip(bytes) } else { bytes.to_vec() };
     write(&root.join(format!("train-images-idx3-ubyte{ending}")), &pack(&pictures));
     write(&root.join(format!("train-labels-idx1-ubyte{ending}")), &pack(&labels));
 }
