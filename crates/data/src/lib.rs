@@ -1,12 +1,14 @@
 //! Where pictures come from and how they reach the training loop: sources, epoch order, batches of two views.
 //!
 //! A [`Source`] answers `image(i)`, and nothing but `i` decides the answer. [`FolderSource`] reads a folder of
-//! image files, [`PatternsSource`] draws the built-in set. A [`Loader`] takes a source through one epoch after
+//! image files, [`PatternsSource`] draws the built-in set; [`CifarSource`], [`StlSource`], [`IdxSource`], [`TarSource`],
+//! [`PackSource`] and, with the feature `parquet`, `ParquetSource` read sets where they lie, and [`SourceKind`] tells from a
+//! path which of them it is. [`write_pack`] puts any of them into one file. A [`Loader`] takes a source through one epoch after
 //! another: [`EpochOrder`] says which picture stands at which place, threads decode and augment ahead, and
 //! [`ViewBatch`]es come out in order. [`image_batches`] is the same road without chance, for evaluation.
 //!
 //! ```text
-//! FolderSource | PatternsSource -> Source -> EpochOrder -> Loader -> ViewBatch (host memory, f32 NCHW)
+//! FolderSource | TarSource | .. -> Source -> EpochOrder -> Loader -> ViewBatch (host memory, f32 NCHW)
 //! ```
 //!
 //! What a batch holds depends on the seed, the epoch and the pictures. The number of threads, the prefetch depth and
