@@ -25,8 +25,11 @@ const SCHEMA: &str = "message schema {
     OPTIONAL INT64 label;
 }";
 
-/// A file of these row groups, each of pictures (or nothing) with their labels.
-fn parquet_bytes(groups: &[Vec<(Option<Vec<u8>>, i64)>], names: Option<&str>, compression: Compression) -> Vec<u8> {
+/// The file of a picture, or nothing, and its label.
+type Row = (Option<Vec<u8>>, i64);
+
+/// A file of these row groups.
+fn parquet_bytes(groups: &[Vec<Row>], names: Option<&str>, compression: Compression) -> Vec<u8> {
     let described = names.map(|names| {
         let text =
             format!(r#"{{"info": {{"features": {{"image": {{"_type": "Image"}}, "label": {{"names": {names}}}}}}}}}"#);
@@ -58,7 +61,7 @@ fn parquet_bytes(groups: &[Vec<(Option<Vec<u8>>, i64)>], names: Option<&str>, co
 }
 
 /// Row groups of two rows, pictures `first..first + 2 * n`.
-fn groups(first: u32, n: u32, flavour: u64) -> Vec<Vec<(Option<Vec<u8>>, i64)>> {
+fn groups(first: u32, n: u32, flavour: u64) -> Vec<Vec<Row>> {
     let row = |i: u32| (Some(png(i, flavour)), i64::from(i % 3));
     (0..n).map(|g| (0..2).map(|r| row(first + 2 * g + r)).collect()).collect()
 }
