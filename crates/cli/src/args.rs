@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use twoview_augment::Recipe;
-use twoview_data::{MAX_NEAR_BITS, NEAR_BITS};
+use twoview_data::{MAX_NEAR_BITS, NEAR_BITS, Split};
 use twoview_encoder::Arch;
 
 /// Learn image representations from a folder of pictures, without labels.
@@ -91,7 +91,8 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PretrainArgs {
-    /// A folder of pictures, or a run file (.toml)
+    /// A folder of pictures, a set in another form (CIFAR, STL-10 or MNIST files, .tar or .parquet shards, a .pack), or a
+    /// run file (.toml)
     #[arg(value_name = "DATA|RUNFILE")]
     pub(crate) input: PathBuf,
     /// The run directory to make; without it, runs/NAME-N
@@ -139,11 +140,13 @@ pub(crate) enum EvalCommand {
 pub(crate) struct EvalArgs {
     /// The run directory; without it, the newest one in runs/
     pub(crate) run: Option<PathBuf>,
-    /// Labelled pictures, one sub-folder for each of at least two classes; without it, those of the run
-    #[arg(long, value_name = "DIR")]
+    /// Labelled pictures, one sub-folder for each of at least two classes, or a labelled set in another form; without it,
+    /// those of the run
+    #[arg(long, value_name = "DATA")]
     pub(crate) train: Option<PathBuf>,
-    /// Labelled pictures to test on; without it, a fifth of the labelled pictures is held out
-    #[arg(long, value_name = "DIR")]
+    /// Labelled pictures to test on, of a set with several parts its test part; without it, the run's own test pictures, or a
+    /// fifth of the labelled ones is held out
+    #[arg(long, value_name = "DATA")]
     pub(crate) test: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -174,8 +177,11 @@ pub(crate) struct LinearArgs {
 pub(crate) struct EmbedArgs {
     /// The run directory
     pub(crate) run: PathBuf,
-    /// A folder of pictures
+    /// A folder of pictures, or a set in another form
     pub(crate) data: PathBuf,
+    /// Which part of a set that has several
+    #[arg(long, value_enum, default_value_t = SplitArg::Train)]
+    pub(crate) split: SplitArg,
     /// npy: an array [N, F] and a list of names beside it; csv: one row for each picture
     #[arg(long, value_enum)]
     pub(crate) format: EmbedFormat,
@@ -187,6 +193,24 @@ pub(crate) struct EmbedArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A part of a set, where files or names tell parts apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SplitArg {
+    /// Training pictures
+    Train,
+    /// Test pictures
+    Test,
+}
+
+impl From<SplitArg> for Split {
+    fn from(split: SplitArg) -> Self {
+        match split {
+            SplitArg::Train => Self::Train,
+            SplitArg::Test => Self::Test,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -229,6 +253,29 @@ pub(crate) enum DataCommand {
     /// Write a built-in set as a folder of pictures
     #[command(subcommand)]
     Make(DataMakeCommand),
+    /// Write any set as one file that is read at random and checked at every read
+    Pack(DataPackArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataPackArgs {
+    /// A folder of pictures, or a set in another form
+    pub(crate) data: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE.pack")]
+    pub(crate) out: PathBuf,
+    /// Shrink larger pictures to this many pixels on the longer side and keep them as PNG. Changes what training sees
+    #[arg(long, value_name = "PX", conflicts_with = "decoded", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_side: Option<u32>,
+    /// Keep pixels instead of files: larger, and nothing to decode
+    #[arg(long)]
+    pub(crate) decoded: bool,
+    /// Which part of a set that has several
+    #[arg(long, value_enum, default_value_t = SplitArg::Train)]
+    pub(crate) split: SplitArg,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

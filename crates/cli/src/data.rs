@@ -1,19 +1,19 @@
-//! `data check` and `data make`: look at a folder of pictures, or make one.
+//! `data check`, `data make` and `data pack`: look at a folder of pictures, make one, or put a set into one file.
 
 use std::fs;
 
 use serde_json::json;
 use twoview_data::{
-    DuplicateGroup, Likeness, PatternFolderConfig, PatternFolderError, PictureFiles, ScanReport, duplicates_text,
-    escape_path, write_pattern_folder,
+    DuplicateGroup, Likeness, PackForm, PatternFolderConfig, PatternFolderError, PictureFiles, ScanReport,
+    WritePackError, duplicates_text, escape_path, write_pack, write_pattern_folder,
 };
 
 use crate::{
-    args::{DataCheckArgs, MakePatternsArgs},
+    args::{DataCheckArgs, DataPackArgs, MakePatternsArgs},
     failure::{Exit, Failure, OrExit, at},
     pictures,
     run_file::{RunFile, SourceConfig},
-    terminal::{result, result_json},
+    terminal::{Counter, note, result, result_json},
 };
 
 /// `twoview data check`.
@@ -44,6 +44,62 @@ pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
         return result_json(&whole);
     }
     describe(&report, &groups, args.near)
+}
+
+/// `twoview data pack`.
+///
+/// # Errors
+/// [`Exit::Usage`] where the file exists, [`Exit::Data`] where the set or too many of its pictures cannot be used,
+/// [`Exit::Io`] where the file cannot be written.
+pub(crate) fn pack(args: &DataPackArgs) -> Result<(), Failure> {
+    let preset = RunFile::from_preset("small", &[]).or_exit(Exit::Bug)?.data.source;
+    let config = pictures::source_at(&args.data, &preset)?;
+    let pictures = pictures::open(&config, args.split.into())?;
+    let form = match args.max_side {
+        Some(px) => PackForm::MaxSide { px },
+        None if args.decoded => PackForm::Decoded,
+        None => PackForm::Original,
+    };
+    let counter = Counter::start("packing", pictures.source.len());
+    let written = write_pack(
+        pictures.source.as_ref(),
+        &pictures.manifest.fingerprint,
+        &args.out,
+        form,
+        pictures::limits(&preset),
+        preset.max_bad_fraction(),
+        &|done, total| counter.at(done, total),
+    );
+    let written = written.map_err(|error| {
+        let exit = match &error {
+            WritePackError::Unwritable { .. } => Exit::Io,
+            WritePackError::TooManyBad { .. } | WritePackError::TooLarge { .. } => Exit::Data,
+            _ => Exit::Usage,
+        };
+        Failure { exit, error: error.into() }
+    })?;
+    counter.end();
+    for bad in &written.bad_files {
+        note(&format!("left out: {}: {}", escape_path(&bad.path), bad.reason));
+    }
+    let out = escape_path(&args.out);
+    if args.json {
+        return result_json(&json!({
+            "out": out,
+            "pictures": written.pictures,
+            "shrunk": written.shrunk,
+            "bytes": written.bytes,
+            "source": pictures.manifest.fingerprint,
+            "bad_files": written.bad_files,
+        }));
+    }
+    let mib = written.bytes as f64 / (1024.0 * 1024.0);
+    result(&format!("packed   {} pictures, {mib:.1} MiB, {} left out", written.pictures, written.bad_files.len()))?;
+    if let PackForm::MaxSide { px } = form {
+        result(&format!("shrunk   {} to {px} px on the longer side", written.shrunk))?;
+    }
+    result(&format!("file     {out}"))?;
+    result(&format!("next     twoview pretrain {out}"))
 }
 
 /// Groups of duplicates that are named on the terminal.

@@ -31,7 +31,8 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<(), Failure> {
     let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
     let (_, device) = device::open(&args.device.device)?;
     let encoder = trained_encoder(&run_dir, &file.encoder, &device)?;
-    let source = pictures::open_folder(&args.data, &file.data.source)?.source;
+    let config = pictures::source_at(&args.data, &file.data.source)?;
+    let source = pictures::open(&config, args.split.into())?.source;
     let look = look(&file)?;
     let out = args.out.clone().unwrap_or_else(|| {
         run_dir.path().join(match args.format {

@@ -20,7 +20,7 @@ use crate::{
     failure::{Exit, Failure, OrExit},
     pictures::{self, Pictures},
     pretrain::no_checkpoint,
-    run_file::{RunFile, SourceConfig},
+    run_file::RunFile,
     run_plan,
     terminal::{Counter, note, result, result_json},
 };
@@ -343,16 +343,16 @@ pub(crate) fn untrained_encoder(file: &RunFile, device: &Device) -> Result<Froze
 
 fn labelled(args: &EvalArgs, file: &RunFile) -> Result<Labelled, Failure> {
     let source = &file.data.source;
-    let open = |dir: &PathBuf| pictures::open_folder(dir, source);
+    let open = |path: &Path, part| pictures::open_labelled(&pictures::source_at(path, source)?, part);
     let train: Pictures = match &args.train {
-        Some(dir) => open(dir)?,
-        None => pictures::open(source, Part::Train)?,
+        Some(path) => open(path, Part::Train)?,
+        None => pictures::open_labelled(source, Part::Train)?,
     };
-    if let Some(dir) = &args.test {
-        return Labelled::with_test(train.source, open(dir)?.source);
+    if let Some(path) = &args.test {
+        return Labelled::with_test(train.source, open(path, Part::Test)?.source);
     }
-    if args.train.is_none() && matches!(source, SourceConfig::Patterns { .. }) {
-        return Labelled::with_test(train.source, pictures::open(source, Part::Test)?.source);
+    if args.train.is_none() && source.has_test() {
+        return Labelled::with_test(train.source, pictures::open_labelled(source, Part::Test)?.source);
     }
     note("no --test given: a fifth of the labelled pictures is held out to test on");
     Labelled::held_out(train.source)

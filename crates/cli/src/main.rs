@@ -61,6 +61,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Preview(args) => preview::preview(args),
         Command::Data(DataCommand::Check(args)) => data::check(args),
         Command::Data(DataCommand::Make(DataMakeCommand::Patterns(args))) => data::make_patterns(args),
+        Command::Data(DataCommand::Pack(args)) => data::pack(args),
         Command::Config(ConfigCommand::Show(args)) => config::show(args),
         Command::Bench(BenchCommand::Step(args)) => bench::bench_step(args),
         Command::Bench(BenchCommand::Loss(args)) => bench::bench_loss(args),

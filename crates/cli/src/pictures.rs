@@ -1,6 +1,7 @@
 //! From a source's configuration to pictures, with what was found said aloud.
 
 use std::{
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -8,8 +9,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use twoview_data::{
-    BadFile, DuplicateGroup, FolderConfig, FolderError, FolderSource, KnownDuplicates, OnBad, PatternsConfig,
-    PatternsSource, PictureFiles, ScanReport, Source, Split, escape_path, read_duplicates,
+    BadFile, CifarConfig, CifarLabels, CifarSource, DuplicateGroup, Fingerprint, FolderConfig, FolderError,
+    FolderSource, IdxSource, KnownDuplicates, OnBad, PackSource, PatternsConfig, PatternsSource, PictureFiles,
+    ScanReport, Source, SourceKind, Split, StlPart, StlSource, TarSource, escape_path, read_duplicates,
 };
 use twoview_pixels::DecodeLimits;
 
@@ -47,8 +49,11 @@ pub(crate) struct RunManifest {
 }
 
 const MIB: u64 = 1024 * 1024;
+/// Where a configuration says nothing about it.
+const STANDARD_CACHE_MIB: u64 = 512;
+const STANDARD_FULL_SCAN_FILES: usize = 100_000;
 
-/// Opens what `config` describes; `split` matters to the built-in sets only.
+/// Opens what `config` describes; `split` matters to the sets that have test pictures of their own.
 ///
 /// # Errors
 /// [`Exit::Data`] where the pictures cannot be used.
@@ -69,22 +74,158 @@ pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Fail
                 Split::Test => *test_per_class,
             };
             let source = PatternsSource::new(PatternsConfig { seed: *seed, split, per_class }).or_exit(Exit::Usage)?;
-            let manifest = Manifest {
-                pictures: source.len(),
-                classes: source.classes().to_vec(),
-                fingerprint: source.fingerprint().to_string(),
-            };
-            Ok(Pictures { source: Arc::new(source), report: None, manifest })
+            let fingerprint = source.fingerprint();
+            Ok(without_report(source, fingerprint))
+        }
+        SourceConfig::Cifar { root, labels } => {
+            let source = CifarSource::open(root, CifarConfig { split, labels: *labels }).or_exit(Exit::Data)?;
+            let fingerprint = source.fingerprint();
+            Ok(said(root, without_report(source, fingerprint)))
+        }
+        SourceConfig::Stl { root, part } => {
+            let part = if split == Split::Test { StlPart::Test } else { *part };
+            let source = StlSource::open(root, part).or_exit(Exit::Data)?;
+            let fingerprint = source.fingerprint();
+            Ok(said(root, without_report(source, fingerprint)))
+        }
+        SourceConfig::Idx { root } => {
+            let source = IdxSource::open(root, split).or_exit(Exit::Data)?;
+            let fingerprint = source.fingerprint();
+            Ok(said(root, without_report(source, fingerprint)))
+        }
+        SourceConfig::Tar { root, .. } => {
+            let source = TarSource::open(root, split, folder_config(config).limits).or_exit(Exit::Data)?;
+            let left_out = source.n_without_picture();
+            if left_out > 0 {
+                note(&format!("{}: {left_out} samples hold no picture and are left out", root.display()));
+            }
+            let fingerprint = source.fingerprint();
+            Ok(said(root, without_report(source, fingerprint)))
+        }
+        SourceConfig::Parquet { root, .. } => open_parquet(root, config, split),
+        SourceConfig::Pack { root, .. } => {
+            let source = PackSource::open(root, folder_config(config).limits).or_exit(Exit::Data)?;
+            let fingerprint = source.fingerprint();
+            Ok(said(root, without_report(source, fingerprint)))
         }
     }
 }
 
-/// Opens a folder with the limits of `config`; where its own pictures lie is not looked at.
+/// As [`open`], but of STL-10 the labelled part: what evaluation compares.
 ///
 /// # Errors
 /// As [`open`].
-pub(crate) fn open_folder(root: &Path, config: &SourceConfig) -> Result<Pictures, Failure> {
-    open_files(&PictureFiles::below(root), config)
+pub(crate) fn open_labelled(config: &SourceConfig, split: Split) -> Result<Pictures, Failure> {
+    match config {
+        SourceConfig::Stl { root, .. } => open(&SourceConfig::Stl { root: root.clone(), part: StlPart::Train }, split),
+        other => open(other, split),
+    }
+}
+
+#[cfg(feature = "parquet")]
+fn open_parquet(root: &Path, config: &SourceConfig, split: Split) -> Result<Pictures, Failure> {
+    let FolderConfig { limits, cache_mib, .. } = folder_config(config);
+    let source = twoview_data::ParquetSource::open(root, split, limits, cache_mib).or_exit(Exit::Data)?;
+    let fingerprint = source.fingerprint();
+    Ok(said(root, without_report(source, fingerprint)))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn open_parquet(root: &Path, _: &SourceConfig, _: Split) -> Result<Pictures, Failure> {
+    let message = format!(
+        "{} is a set of Parquet files, and this program was built without them; build it with `--features parquet`",
+        root.display()
+    );
+    Err(Failure::new(Exit::Usage, message))
+}
+
+/// Says what was found and hands it on.
+fn said(root: &Path, pictures: Pictures) -> Pictures {
+    let classes = pictures.source.classes().len();
+    note(&format!(
+        "{}: {} pictures{}",
+        root.display(),
+        pictures.source.len(),
+        if classes == 0 { ", no labels".to_owned() } else { format!(" in {classes} classes") },
+    ));
+    pictures
+}
+
+/// Pictures of a source that opens without looking at each of them.
+fn without_report(source: impl Source + 'static, fingerprint: Fingerprint) -> Pictures {
+    let manifest =
+        Manifest { pictures: source.len(), classes: source.classes().to_vec(), fingerprint: fingerprint.to_string() };
+    Pictures { source: Arc::new(source), report: None, manifest }
+}
+
+/// What lies at `path`, as a configuration with the limits of `config`: the kind is read off the path, which is made
+/// absolute, because a run must find its pictures from wherever it is resumed.
+///
+/// # Errors
+/// [`Exit::Data`] where there is nothing that holds pictures.
+pub(crate) fn source_at(path: &Path, config: &SourceConfig) -> Result<SourceConfig, Failure> {
+    let kind = SourceKind::detect(path).or_exit(Exit::Data)?;
+    let root = absolute(path).map_err(|error| {
+        Failure::new(Exit::Data, format!("cannot use {} as a set of pictures: {error}", path.display()))
+    })?;
+    let FolderConfig { limits, cache_mib, full_scan_files, on_bad, max_bad_fraction } = folder_config(config);
+    let (max_file_mib, max_megapixels) = (limits.max_file_bytes / MIB, limits.max_pixels / 1_000_000);
+    Ok(match kind {
+        SourceKind::Cifar => SourceConfig::Cifar { root, labels: CifarLabels::Fine },
+        SourceKind::Stl => {
+            let unlabeled = ["unlabeled_X.bin", "stl10_binary/unlabeled_X.bin"];
+            let has_unlabeled = unlabeled.iter().any(|name| root.join(name).is_file());
+            SourceConfig::Stl { root, part: if has_unlabeled { StlPart::TrainAndUnlabeled } else { StlPart::Train } }
+        }
+        SourceKind::Idx => SourceConfig::Idx { root },
+        SourceKind::Tar => SourceConfig::Tar { root, max_bad_fraction, max_file_mib, max_megapixels },
+        SourceKind::Parquet => {
+            SourceConfig::Parquet { root, max_bad_fraction, max_file_mib, max_megapixels, cache_mib }
+        }
+        SourceKind::Pack => SourceConfig::Pack { root, max_bad_fraction, max_file_mib, max_megapixels },
+        _ => SourceConfig::Folder {
+            root: Some(root),
+            roots: Vec::new(),
+            list: None,
+            labels: None,
+            full_scan_files,
+            on_bad,
+            max_bad_fraction,
+            max_file_mib,
+            max_megapixels,
+            cache_mib,
+        },
+    })
+}
+
+/// The absolute path; of a pattern of shards that of its folder with the pattern behind it.
+///
+/// # Errors
+/// The operating system's, where there is nothing.
+pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    match (path.exists(), path.parent(), path.file_name()) {
+        (false, Some(parent), Some(name)) if name.to_string_lossy().contains('{') => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Ok(fs::canonicalize(parent)?.join(name))
+        }
+        _ => fs::canonicalize(path),
+    }
+}
+
+/// The shorter side that pictures have in the middle: of all where a scan knows them, else of a few.
+pub(crate) fn shorter_side(pictures: &Pictures) -> u32 {
+    const LOOKED_AT: usize = 15;
+    if let Some(report) = &pictures.report {
+        return report.width.median.min(report.height.median);
+    }
+    let n = pictures.source.len();
+    let looked_at = (0..LOOKED_AT.min(n)).map(|k| k * n / LOOKED_AT.min(n));
+    let mut sides: Vec<u32> = looked_at
+        .filter_map(|i| pictures.source.image(i).ok())
+        .map(|image| image.width().min(image.height()))
+        .collect();
+    sides.sort_unstable();
+    sides.get(sides.len() / 2).copied().unwrap_or(0)
 }
 
 fn open_files(files: &PictureFiles, config: &SourceConfig) -> Result<Pictures, Failure> {
@@ -175,35 +316,39 @@ impl Pictures {
     }
 }
 
-/// The limits of a folder; built-in sets have none, so the standard ones stand in when a folder is opened beside them.
+/// How large files and pictures of a set may be.
+pub(crate) fn limits(config: &SourceConfig) -> DecodeLimits {
+    folder_config(config).limits
+}
+
+/// The limits of a set; those in memory have none, so the standard ones stand in when another is opened beside them.
 fn folder_config(config: &SourceConfig) -> FolderConfig {
-    match config {
-        SourceConfig::Folder {
-            full_scan_files,
-            on_bad,
-            max_bad_fraction,
-            max_file_mib,
-            max_megapixels,
-            cache_mib,
-            ..
-        } => FolderConfig {
-            limits: DecodeLimits {
-                max_file_bytes: max_file_mib.saturating_mul(MIB),
-                max_pixels: max_megapixels.saturating_mul(1_000_000),
-            },
-            cache_mib: *cache_mib,
-            full_scan_files: *full_scan_files,
-            on_bad: *on_bad,
-            max_bad_fraction: *max_bad_fraction,
-        },
-        SourceConfig::Patterns { .. } => FolderConfig {
-            limits: DecodeLimits::STANDARD,
-            cache_mib: 512,
-            full_scan_files: 100_000,
-            on_bad: OnBad::Skip,
-            max_bad_fraction: 0.2,
-        },
-    }
+    let (full_scan_files, on_bad) = match config {
+        SourceConfig::Folder { full_scan_files, on_bad, .. } => (*full_scan_files, *on_bad),
+        _ => (STANDARD_FULL_SCAN_FILES, OnBad::Skip),
+    };
+    let (max_file_mib, max_megapixels, cache_mib) = match config {
+        SourceConfig::Folder { max_file_mib, max_megapixels, cache_mib, .. }
+        | SourceConfig::Parquet { max_file_mib, max_megapixels, cache_mib, .. } => {
+            (*max_file_mib, *max_megapixels, *cache_mib)
+        }
+        SourceConfig::Tar { max_file_mib, max_megapixels, .. }
+        | SourceConfig::Pack { max_file_mib, max_megapixels, .. } => {
+            (*max_file_mib, *max_megapixels, STANDARD_CACHE_MIB)
+        }
+        SourceConfig::Patterns { .. }
+        | SourceConfig::Cifar { .. }
+        | SourceConfig::Stl { .. }
+        | SourceConfig::Idx { .. } => {
+            let (limits, cache_mib) = (DecodeLimits::STANDARD, STANDARD_CACHE_MIB);
+            return FolderConfig { limits, cache_mib, full_scan_files, on_bad, max_bad_fraction: 0.2 };
+        }
+    };
+    let limits = DecodeLimits {
+        max_file_bytes: max_file_mib.saturating_mul(MIB),
+        max_pixels: max_megapixels.saturating_mul(1_000_000),
+    };
+    FolderConfig { limits, cache_mib, full_scan_files, on_bad, max_bad_fraction: config.max_bad_fraction() }
 }
 
 /// Names the unusable files; all of them are in the run's bad_files.jsonl, the first few on the terminal.

@@ -232,11 +232,11 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
         let pictures = pictures::open(&file.data.source, Split::Train)?;
         return Ok((file, pictures));
     }
-    let root = fs::canonicalize(input).map_err(|error| no_folder(input, &error))?;
-    let on_root = |preset: &str| -> Result<RunFile, Failure> {
+    // What a preset says about lists and tables holds for a folder; of other sets only the path counts.
+    let at_input = |preset: &str| -> Result<RunFile, Failure> {
         let mut file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
         check(&file).or_exit(Exit::Usage)?;
-        let SourceConfig::Folder { root: place, .. } = &mut file.data.source else {
+        if matches!(file.data.source, SourceConfig::Patterns { .. }) {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(
@@ -244,34 +244,34 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
                     input.display()
                 ),
             ));
-        };
-        *place = Some(root.clone());
+        }
+        let found = pictures::source_at(input, &file.data.source)?;
+        match (&mut file.data.source, found) {
+            (SourceConfig::Folder { root, .. }, SourceConfig::Folder { root: at, .. }) => *root = at,
+            (source, found) => *source = found,
+        }
         absolute(&mut file)?;
         Ok(file)
     };
     if let Some(preset) = &config.preset {
-        let file = on_root(preset)?;
+        let file = at_input(preset)?;
         let pictures = pictures::open(&file.data.source, Split::Train)?;
         return Ok((file, pictures));
     }
-    // Both candidates read a folder alike; which one fits shows only in the pictures.
-    let pictures = pictures::open(&on_root("small")?.data.source, Split::Train)?;
-    let side = pictures.report.as_ref().map_or(0, |report| report.width.median.min(report.height.median));
+    // Both candidates read a set alike; which one fits shows only in the pictures.
+    let pictures = pictures::open(&at_input("small")?.data.source, Split::Train)?;
+    let side = pictures::shorter_side(&pictures);
     let preset = if side < LARGE_PX { "small" } else { "photos" };
     note(&format!(
         "preset: {preset} (the pictures are about {side} px on their shorter side); \
          `twoview config show --preset {preset}` shows it"
     ));
-    Ok((on_root(preset)?, pictures))
+    Ok((at_input(preset)?, pictures))
 }
 
 fn absolute(file: &mut RunFile) -> Result<(), Failure> {
     file.make_paths_absolute()
         .map_err(|(path, error)| Failure::new(Exit::Data, format!("cannot find {}: {error}", path.display())))
-}
-
-fn no_folder(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(Exit::Data, format!("cannot use {} as a folder of pictures: {error}", path.display()))
 }
 
 /// Pictures at least this large are treated as photographs.

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use twoview_augment::AugmentConfig;
-use twoview_data::OnBad;
+use twoview_data::{CifarLabels, OnBad, StlPart};
 use twoview_encoder::{EncoderConfig, HeadConfig};
 use twoview_eval::{KnnConfig, LinearProbeConfig};
 use twoview_loss::ObjectiveConfig;
@@ -84,6 +84,92 @@ pub(crate) enum SourceConfig {
     },
     /// The built-in set of ten two-colour patterns.
     Patterns { seed: u64, train_per_class: u32, test_per_class: u32 },
+    /// The files of CIFAR-10 or CIFAR-100; evaluation uses its test pictures.
+    Cifar {
+        /// The folder of the files.
+        root: PathBuf,
+        /// Which labels of CIFAR-100.
+        labels: CifarLabels,
+    },
+    /// The files of STL-10; evaluation uses its labelled parts.
+    Stl {
+        /// The folder of the files.
+        root: PathBuf,
+        /// What is trained on.
+        part: StlPart,
+    },
+    /// Files in the format of MNIST; evaluation uses its test pictures.
+    Idx {
+        /// The folder of the files.
+        root: PathBuf,
+    },
+    /// Tar shards: a file, a folder of them, or a pattern with a range in braces.
+    Tar {
+        /// Where they are.
+        root: PathBuf,
+        /// Above this share of unusable pictures training stops.
+        max_bad_fraction: f64,
+        /// A larger picture file is refused unread.
+        max_file_mib: u64,
+        /// A larger picture is refused before it is decoded.
+        max_megapixels: u64,
+    },
+    /// Parquet files: one, or a folder of them.
+    Parquet {
+        /// Where they are.
+        root: PathBuf,
+        /// Above this share of unusable pictures training stops.
+        max_bad_fraction: f64,
+        /// A larger picture file is refused.
+        max_file_mib: u64,
+        /// A larger picture is refused before it is decoded.
+        max_megapixels: u64,
+        /// Unpacked row groups are kept in memory as long as they fit. Operational: changes no result.
+        cache_mib: u64,
+    },
+    /// A file that `twoview data pack` wrote.
+    Pack {
+        /// The file.
+        root: PathBuf,
+        /// Above this share of unusable pictures training stops.
+        max_bad_fraction: f64,
+        /// A larger picture file is refused unread.
+        max_file_mib: u64,
+        /// A larger picture is refused before it is decoded.
+        max_megapixels: u64,
+    },
+}
+
+impl SourceConfig {
+    /// The share of unusable pictures that is put up with; sets held in memory have none.
+    pub(crate) fn max_bad_fraction(&self) -> f64 {
+        match self {
+            Self::Folder { max_bad_fraction, .. }
+            | Self::Tar { max_bad_fraction, .. }
+            | Self::Parquet { max_bad_fraction, .. }
+            | Self::Pack { max_bad_fraction, .. } => *max_bad_fraction,
+            Self::Patterns { .. } | Self::Cifar { .. } | Self::Stl { .. } | Self::Idx { .. } => 0.0,
+        }
+    }
+
+    /// Whether the set has test pictures of its own.
+    pub(crate) fn has_test(&self) -> bool {
+        matches!(self, Self::Patterns { .. } | Self::Cifar { .. } | Self::Stl { .. } | Self::Idx { .. })
+    }
+
+    /// Where the pictures lie, for the command line to fill in; `None` for what is made by the program.
+    pub(crate) fn root_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Folder { root, .. } => root.as_mut(),
+            Self::Patterns { .. } => None,
+            Self::Cifar { root, .. }
+            | Self::Stl { root, .. }
+            | Self::Idx { root }
+            | Self::Tar { root, .. }
+            | Self::Parquet { root, .. }
+            | Self::Pack { root, .. } => Some(root),
+        }
+    }
 }
 
 /// Channel means and standard deviations that views are normalized with, for pixels in `[0, 1]`.
@@ -240,11 +326,14 @@ impl RunFile {
     /// The path that leads nowhere, and what the operating system said.
     pub(crate) fn make_paths_absolute(&mut self) -> Result<(), (PathBuf, std::io::Error)> {
         let mut paths: Vec<&mut PathBuf> = self.data.duplicates.iter_mut().collect();
-        if let SourceConfig::Folder { root, roots, list, labels, .. } = &mut self.data.source {
-            paths.extend(root.iter_mut().chain(roots).chain(list).chain(labels));
+        match &mut self.data.source {
+            SourceConfig::Folder { root, roots, list, labels, .. } => {
+                paths.extend(root.iter_mut().chain(roots).chain(list).chain(labels));
+            }
+            other => paths.extend(other.root_mut()),
         }
         for path in paths {
-            *path = fs::canonicalize(&*path).map_err(|error| (path.clone(), error))?;
+            *path = crate::pictures::absolute(path).map_err(|error| (path.clone(), error))?;
         }
         Ok(())
     }

@@ -80,12 +80,8 @@ pub(crate) fn check(file: &RunFile) -> Result<(), PlanError> {
     file.optimizer.init()?;
     file.eval.linear.clone().init()?;
     check_knn(file.eval.knn)?;
-    match file.data.source {
-        SourceConfig::Folder { max_bad_fraction, .. } if !(0.0..=1.0).contains(&max_bad_fraction) => {
-            Err(PlanError::BadFraction(max_bad_fraction))
-        }
-        _ => Ok(()),
-    }
+    let max_bad_fraction = file.data.source.max_bad_fraction();
+    if (0.0..=1.0).contains(&max_bad_fraction) { Ok(()) } else { Err(PlanError::BadFraction(max_bad_fraction)) }
 }
 
 /// Checks the settings of the nearest neighbours, which otherwise show only when there are features to search.
@@ -153,8 +149,7 @@ impl RunPlan {
         }
         let max_bad_fraction = match file.data.source {
             SourceConfig::Folder { on_bad: OnBad::Fail, .. } => 0.0,
-            SourceConfig::Folder { max_bad_fraction, .. } => max_bad_fraction,
-            SourceConfig::Patterns { .. } => 0.0,
+            ref source => source.max_bad_fraction(),
         };
         Ok(Self {
             loss: file.loss.clone(),

@@ -1,9 +1,11 @@
 //! A 128-bit name for a set of pictures or for the bytes of one file.
 
-use std::fmt;
+use std::{fmt, io};
 
 use serde::{Serialize, Serializer};
 use twox_hash::XxHash3_128;
+
+use crate::fixed_file::FixedFile;
 
 /// A 128-bit XXH3 hash with seed 0, printed as 32 hexadecimal digits.
 ///
@@ -20,6 +22,30 @@ impl Fingerprint {
     /// The hash of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(XxHash3_128::oneshot(bytes))
+    }
+
+    /// The hash of a sequence of byte strings, each preceded by its length, so that none can run into the next.
+    pub(crate) fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hasher = XxHash3_128::new();
+        for part in parts {
+            hasher.write(&(part.len() as u64).to_le_bytes());
+            hasher.write(part);
+        }
+        Self(hasher.finish_128())
+    }
+
+    /// The hash of a whole file, read in pieces.
+    pub(crate) fn of_file(file: &FixedFile) -> io::Result<Self> {
+        let mut hasher = XxHash3_128::new();
+        let mut piece = Vec::new();
+        let mut at = 0;
+        while at < file.len() {
+            let n = (file.len() - at).min(1 << 20);
+            file.read_at(at, n, &mut piece)?;
+            hasher.write(&piece);
+            at += n;
+        }
+        Ok(Self(hasher.finish_128()))
     }
 
     /// The value as bytes, to be hashed into another one.

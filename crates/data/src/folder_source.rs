@@ -443,18 +443,24 @@ impl Source for FolderSource {
         if let Some(pixels) = self.pixels.get(i).and_then(OnceLock::get) {
             return Ok(pixels);
         }
-        let path = self.path(i);
-        let failed = |problem| SampleError { path: path.clone(), problem };
+        self.read_file(i, buffers)?;
         let ReadBuffers { bytes, image } = buffers;
-        let modified = read_file(&path, &self.limits, bytes).map_err(failed)?;
-        let seal = if self.headers_only { seal_of_head(bytes, modified) } else { seal_of_all(bytes) };
-        let (scanned_bytes, found_bytes) = (self.files.bytes(i), bytes.len() as u64);
-        if scanned_bytes != found_bytes || self.files.seal(i) != seal {
-            return Err(failed(Problem::Changed { scanned_bytes, found_bytes }));
-        }
-        decode_into(bytes, &self.limits, image).map_err(|error| failed(Problem::Decode(error)))?;
+        decode_into(bytes, &self.limits, image)
+            .map_err(|error| SampleError { path: self.path(i), problem: Problem::Decode(error) })?;
         self.keep(i, image);
         Ok(image)
+    }
+
+    fn read_file(&self, i: usize, buffers: &mut ReadBuffers) -> Result<bool, SampleError> {
+        let path = self.path(i);
+        let bytes = &mut buffers.bytes;
+        let read = read_file(&path, &self.limits, bytes).and_then(|modified| {
+            let seal = if self.headers_only { seal_of_head(bytes, modified) } else { seal_of_all(bytes) };
+            let (scanned_bytes, found_bytes) = (self.files.bytes(i), bytes.len() as u64);
+            let is_same = scanned_bytes == found_bytes && self.files.seal(i) == seal;
+            is_same.then_some(true).ok_or(Problem::Changed { scanned_bytes, found_bytes })
+        });
+        read.map_err(|problem| SampleError { path, problem })
     }
 }
 

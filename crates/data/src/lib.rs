@@ -1,12 +1,14 @@
 //! Where pictures come from and how they reach the training loop: sources, epoch order, batches of two views.
 //!
 //! A [`Source`] answers `image(i)`, and nothing but `i` decides the answer. [`FolderSource`] reads a folder of
-//! image files, [`PatternsSource`] draws the built-in set. A [`Loader`] takes a source through one epoch after
+//! image files, [`PatternsSource`] draws the built-in set; [`CifarSource`], [`StlSource`], [`IdxSource`], [`TarSource`],
+//! [`PackSource`] and, with the feature `parquet`, `ParquetSource` read sets where they lie, and [`SourceKind`] tells from a
+//! path which of them it is. [`write_pack`] puts any of them into one file. A [`Loader`] takes a source through one epoch after
 //! another: [`EpochOrder`] says which picture stands at which place, threads decode and augment ahead, and
 //! [`ViewBatch`]es come out in order. [`image_batches`] is the same road without chance, for evaluation.
 //!
 //! ```text
-//! FolderSource | PatternsSource -> Source -> EpochOrder -> Loader -> ViewBatch (host memory, f32 NCHW)
+//! FolderSource | TarSource | .. -> Source -> EpochOrder -> Loader -> ViewBatch (host memory, f32 NCHW)
 //! ```
 //!
 //! What a batch holds depends on the seed, the epoch and the pictures. The number of threads, the prefetch depth and
@@ -40,25 +42,46 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cifar_source;
+mod class_names;
 mod duplicates;
 mod epoch_order;
 mod escaped_path;
 mod file_table;
 mod fingerprint;
+mod fixed_file;
 mod folder_listing;
 mod folder_source;
+mod idx_source;
 mod image_batches;
 mod label_table;
 mod loader;
+mod pack_format;
+mod pack_source;
+#[cfg(feature = "parquet")]
+mod parquet_source;
 mod pattern_folder;
 mod patterns;
 mod perceptual_hash;
+mod pickle;
+mod picture_at;
 mod picture_files;
+mod pixel_set;
+mod record_error;
+mod record_files;
 mod scan_report;
+mod shard_files;
 mod source;
+mod source_kind;
+mod stl_source;
 mod stream_ops;
+mod tar_error;
+mod tar_index;
+mod tar_source;
 mod view_batch;
+mod write_pack;
 
+pub use cifar_source::{CifarConfig, CifarLabels, CifarSource};
 pub use duplicates::{
     DuplicateGroup, DuplicatesError, KnownDuplicates, Likeness, MAX_NEAR_BITS, NEAR_BITS, duplicates_text,
     read_duplicates,
@@ -67,14 +90,25 @@ pub use epoch_order::EpochOrder;
 pub use escaped_path::escape_path;
 pub use fingerprint::Fingerprint;
 pub use folder_source::{FolderConfig, FolderError, FolderSource, OnBad};
+pub use idx_source::IdxSource;
 pub use image_batches::{ImageBatch, ImageBatches, image_batches};
 pub use label_table::{RowProblem, TableError};
 pub use loader::{EpochBatches, LoadError, Loader, LoaderConfig, LoaderError};
+pub use pack_source::{PackError, PackMeta, PackSource};
+#[cfg(feature = "parquet")]
+pub use parquet_source::{ParquetError, ParquetSource};
 pub use pattern_folder::{PatternFolder, PatternFolderConfig, PatternFolderError, write_pattern_folder};
 pub use patterns::{PatternsConfig, PatternsError, PatternsSource, Split};
+pub use pickle::PickleError;
 pub use picture_files::PictureFiles;
+pub use record_error::RecordError;
 pub use scan_report::{BadFile, ClassCount, ScanReport, SizeRange};
 pub use source::{Problem, ReadBuffers, SampleError, Source};
+pub use source_kind::{DetectError, SourceKind};
+pub use stl_source::{StlPart, StlSource};
+pub use tar_error::TarError;
+pub use tar_source::TarSource;
 /// How pixels become numbers, named here because [`image_batches`] and [`Loader`] take one.
 pub use twoview_pixels::Normalize;
 pub use view_batch::{PixelType, Replaced, ViewBatch, ViewPixels};
+pub use write_pack::{PackForm, PackReport, WritePackError, write_pack};

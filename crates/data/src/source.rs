@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use twoview_augment::RenderError;
-use twoview_pixels::{CropError, DecodeError, Image};
+use twoview_pixels::{CropError, DecodeError, Image, ImageError};
 
 use crate::escape_path;
 
@@ -51,6 +51,16 @@ pub trait Source: Send + Sync {
     /// [`SampleError`] when the file behind the picture vanished, changed or cannot be decoded.
     fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError>;
 
+    /// Fills `buffers.bytes` with the picture file as it is stored, for whoever copies the set; `false` where there are
+    /// only pixels. Nothing is decoded, so the bytes may be no picture.
+    ///
+    /// # Errors
+    /// [`SampleError`] when the file vanished or changed.
+    fn read_file(&self, i: usize, buffers: &mut ReadBuffers) -> Result<bool, SampleError> {
+        let _ = (i, buffers);
+        Ok(false)
+    }
+
     /// The pixels of picture `i` as a picture of its own, for callers that want only a few.
     ///
     /// # Errors
@@ -95,6 +105,23 @@ pub enum Problem {
     /// No view of the picture can be made, because its sides are extreme.
     #[error("no view can be made: {0}")]
     View(RenderError),
+    /// The sides that a record states make no picture.
+    #[error("{0}")]
+    Shape(ImageError),
+    /// The record has no picture in it.
+    #[error("holds no picture: {0}")]
+    Missing(&'static str),
+    /// The bytes are not those that were written.
+    #[error("the checksum of its bytes is {found:016x}, {expected:016x} was written: the file is damaged")]
+    Checksum {
+        /// What was written.
+        expected: u64,
+        /// What the bytes give now.
+        found: u64,
+    },
+    /// The container around the picture cannot be decoded.
+    #[error("cannot be unpacked: {0}")]
+    Container(String),
     /// The path names a pipe, a socket or a device.
     #[error("not a regular file")]
     NotAFile,

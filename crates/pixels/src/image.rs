@@ -75,6 +75,20 @@ impl Image {
         Ok(Image { width, height, pixels: rgb.repeat(width as usize * height as usize) })
     }
 
+    /// Makes this a picture of `width` by `height` pixels and hands out its bytes to be written over, in the memory
+    /// it already has where that suffices. What they hold before that has no meaning.
+    ///
+    /// # Errors
+    /// [`ImageError::Empty`] if a side is zero, [`ImageError::Length`] if no buffer of this machine can be that long.
+    pub fn overwrite(&mut self, width: u32, height: u32) -> Result<&mut [u8], ImageError> {
+        let expected = byte_count(width, height)?;
+        let longest = isize::MAX.unsigned_abs();
+        if expected > longest as u128 {
+            return Err(ImageError::Length { width, height, expected, got: longest });
+        }
+        Ok(self.reshape(width, height))
+    }
+
     /// Makes this a picture of `width` by `height` pixels of any colour, in the memory it already has where that
     /// suffices. Neither side may be 0.
     pub(crate) fn reshape(&mut self, width: u32, height: u32) -> &mut [u8] {

@@ -1,0 +1,96 @@
+//! Two views of every picture beside torchvision's and lightly's, alternating in one run: prints a report in Markdown.
+//!
+//! ```sh
+//! cargo build --release -p twoview
+//! cargo bench -p twoview --profile dev --bench views -- PYTHON simclr_torch.py target/release/twoview PHOTOS SMALL
+//! ```
+//! The first argument is a Python with the packages of the second, a program whose `views` command times the same recipe
+//! in three ways and prints JSON. PHOTOS is a folder of JPEG photographs, read from files at 224 pixels and, decoded before,
+//! from memory; SMALL one of 32-pixel pictures, from memory. Everything runs on one thread. A figure is the median of three
+//! rounds' medians; the factor is that beside the fastest of the three.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is the purpose")]
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+const ROUNDS: usize = 3;
+
+const PEERS: [&str; 3] = ["torchvision-v1", "torchvision-v2", "lightly"];
+
+/// What is measured: a name, the side of a view, whether from memory, and how many pictures a peer goes through.
+const SUBJECTS: [(&str, &str, bool, &str); 3] = [
+    ("32 px, from memory", "32", true, "1024"),
+    ("224 px, from JPEG files", "224", false, "96"),
+    ("224 px, from memory", "224", true, "96"),
+];
+
+fn json(command: &mut Command) -> Value {
+    let output = command.stderr(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?} failed");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let line = text.lines().last().unwrap_or_else(|| panic!("{command:?} printed nothing"));
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().expect("a number")
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn main() {
+    // Cargo passes `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [python, peer, program, photos, small] = arguments.as_slice() else {
+        eprintln!("arguments: PYTHON simclr_torch.py twoview PHOTOS SMALL; see the head of this file");
+        return;
+    };
+    println!("| views | twoview img/s | {} | factor beside the fastest | MiB |", PEERS.join(" | "));
+    println!("|---|---|---|---|---|---|---|");
+    for (name, size, from_memory, images) in SUBJECTS {
+        let data = if size == "32" { small } else { photos };
+        let mut ours = Vec::new();
+        let mut memory = 0.0_f64;
+        let mut theirs = [const { Vec::new() }; PEERS.len()];
+        for _ in 0..ROUNDS {
+            let mut command = Command::new(program);
+            command.args([
+                "bench",
+                "views",
+                "--json",
+                "--threads",
+                "1",
+                "--seconds",
+                "3",
+                "--image",
+                size,
+                "--data",
+                data,
+            ]);
+            if from_memory {
+                command.arg("--decoded");
+            }
+            let report = json(&mut command);
+            ours.push(number(&report["images_per_s"]));
+            memory = memory.max(number(&report["peak_rss_mib"]));
+            for (implementation, figures) in PEERS.iter().zip(&mut theirs) {
+                let source = if from_memory { "memory" } else { "folder" };
+                let mut command = Command::new(python);
+                command.args([peer, "views", "--impl", implementation, "--data", data, "--size", size]);
+                command.args(["--source", source, "--images", images, "--limit", "200", "--batch", "32"]);
+                command.args(["--workers", "0", "--threads", "1", "--repeats", "3"]);
+                figures.push(number(&json(&mut command)["img_per_s"]["median"]));
+            }
+        }
+        let ours = median(ours);
+        let theirs = theirs.map(median);
+        let fastest = theirs.iter().copied().fold(f64::MIN, f64::max);
+        let cells: Vec<String> = theirs.iter().map(|figure| format!("{figure:.0}")).collect();
+        println!("| {name} | {ours:.0} | {} | {:.1} | {memory:.0} |", cells.join(" | "), ours / fastest);
+    }
+}
