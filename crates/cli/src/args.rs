@@ -200,6 +200,32 @@ pub(crate) enum DataCommand {
     /// Write a built-in set as a folder of pictures
     #[command(subcommand)]
     Make(DataMakeCommand),
+    /// Download a published set: the only command that uses a network
+    #[command(after_help = FETCH_HELP)]
+    Fetch(DataFetchArgs),
+}
+
+const FETCH_HELP: &str = "The archive is checked against the recipe's SHA-256 before anything is unpacked, and the folder appears \
+complete or not at all. Interrupted at any point, the same command goes on where it was. The environment variables \
+https_proxy and all_proxy are respected.";
+
+#[derive(Debug, Args)]
+pub(crate) struct DataFetchArgs {
+    /// cifar10, cifar100, stl10, imagenette, or a recipe of your own (.toml)
+    #[arg(value_name = "NAME|RECIPE", required_unless_present = "list")]
+    pub(crate) name: Option<String>,
+    /// The folder to make; without it, NAME
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// Say which sets are known, with their sizes and terms, and download nothing
+    #[arg(long, conflicts_with_all = ["name", "to", "mirror"])]
+    pub(crate) list: bool,
+    /// Take the archive from URL/FILE instead, for example from a server of your own; it must be the same file
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

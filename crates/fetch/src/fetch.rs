@@ -18,7 +18,7 @@ use crate::{DownloadError, Event, Patience, Recipe, RecipeError, UnpackError, un
 pub struct FetchConfig {
     /// An address to take the archive from instead of the recipe's; the archive's file name is put behind it.
     pub mirror: Option<String>,
-    /// The address of a proxy.
+    /// The address of a proxy for everything that is asked for over HTTPS.
     pub proxy: Option<String>,
     /// Timeouts and retries.
     pub patience: Patience,

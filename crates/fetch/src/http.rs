@@ -69,6 +69,8 @@ pub(crate) struct Answer {
 /// A client that follows redirects, never from HTTPS to less.
 pub(crate) struct Http {
     agent: Agent,
+    /// For HTTPS only: a plain address is a server of one's own, and near.
+    proxy: Option<Proxy>,
 }
 
 impl Http {
@@ -77,7 +79,8 @@ impl Http {
         let proxy = proxy.map(Proxy::new).transpose();
         let proxy = proxy.map_err(|error| HttpError::Lasting(format!("the proxy's address is none: {error}")))?;
         let config = Agent::config_builder()
-            .proxy(proxy)
+            // Not from the environment, where the client would look by itself.
+            .proxy(None)
             .user_agent(concat!("twoview/", env!("CARGO_PKG_VERSION")))
             // The file's own bytes: a server that compressed them on the way would have ranges of something else.
             .accept_encoding("identity")
@@ -87,12 +90,14 @@ impl Http {
             .timeout_recv_response(Some(patience.silence))
             .timeout_per_read(Some(patience.silence))
             .build();
-        Ok(Self { agent: config.into() })
+        Ok(Self { agent: config.into(), proxy })
     }
 
     /// Asks for a file from `first_byte` on, as far as it is still `version`.
     pub(crate) fn get(&self, url: &str, first_byte: u64, version: &Version) -> Result<Answer, HttpError> {
-        let mut request = self.agent.get(url).config().https_only(url.starts_with("https://")).build();
+        let is_https = url.starts_with("https://");
+        let proxy = self.proxy.clone().filter(|_| is_https);
+        let mut request = self.agent.get(url).config().https_only(is_https).proxy(proxy).build();
         if first_byte > 0 {
             request = request.header("range", format!("bytes={first_byte}-"));
             if let Some(version) = version.if_range() {
