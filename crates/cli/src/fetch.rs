@@ -52,7 +52,9 @@ pub(crate) fn fetch(args: &DataFetchArgs) -> Result<(), Failure> {
             unpacked = unpacked.max(bytes);
             bar.at("unpacking", bytes, unpacked);
         }
-        Event::Retrying { reason, pause } => bar.note(&format!("{reason}; trying again in {:.0} s", pause.as_secs_f64())),
+        Event::Retrying { reason, pause } => {
+            bar.note(&format!("{reason}; trying again in {:.0} s", pause.as_secs_f64()))
+        }
         Event::StartedOver { reason } => bar.note(&format!("starting over: {reason}")),
         Event::NextAddress { reason, url } => bar.note(&format!("{reason}; trying {url}")),
         _ => {}
@@ -95,7 +97,12 @@ fn list(as_json: bool) -> Result<(), Failure> {
     }
     for recipe in recipes {
         result(&format!("{:11} {}", recipe.name, recipe.title))?;
-        result(&format!("{:11} {:.0} MB to download, from {}", "", recipe.archive.bytes as f64 / 1e6, recipe.homepage))?;
+        result(&format!(
+            "{:11} {:.0} MB to download, from {}",
+            "",
+            recipe.archive.bytes as f64 / 1e6,
+            recipe.homepage
+        ))?;
         result(&format!("{:11} terms: {}", "", recipe.licence))?;
     }
     Ok(())
@@ -114,14 +121,15 @@ fn find(name: &str) -> Result<Recipe, Failure> {
         let near = names.iter().max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
         let hint = near.filter(|near| strsim::jaro(near, name) > 0.7);
         let hint = hint.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-        let message = format!("no set is called `{name}`; expected one of {} or a recipe (.toml){hint}", names.join(", "));
+        let message =
+            format!("no set is called `{name}`; expected one of {} or a recipe (.toml){hint}", names.join(", "));
         Failure::new(Exit::Usage, message)
     })
 }
 
 fn parse(file: &str, text: &str) -> Result<Recipe, Failure> {
-    let recipe: Recipe =
-        toml::from_str(text).map_err(|error| Failure::new(Exit::Usage, format!("{file}: {}", error.to_string().trim_end())))?;
+    let recipe: Recipe = toml::from_str(text)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{file}: {}", error.to_string().trim_end())))?;
     recipe.check().map_err(|error| Failure::new(Exit::Usage, format!("{file}: {error}")))?;
     Ok(recipe)
 }

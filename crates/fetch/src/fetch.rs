@@ -155,13 +155,34 @@ pub fn fetch(
 ) -> Result<Fetched, FetchError> {
     recipe.check()?;
     let staging = Staging::beside(dest)?;
-    let urls = addresses(recipe, config.mirror.as_deref());
-    let name = file_name(&recipe.archive.urls[0]).unwrap_or("archive");
     if let Some(fetched) = already_there(recipe, dest, stop, on_event)? {
         return Ok(fetched);
     }
     let _lock = staging.lock(dest)?;
-    let archive = staging.folder.join(name);
+    // Another process may have finished between the look and the lock.
+    if let Some(fetched) = already_there(recipe, dest, stop, on_event)? {
+        return Ok(fetched);
+    }
+    let fetched = make(recipe, dest, &staging.folder, config, stop, on_event);
+    if fetched.is_ok() {
+        // The set is whole; a leftover costs disk and nothing else.
+        let _ = fs::remove_dir_all(&staging.folder);
+    } else {
+        staging.remove_if_empty();
+    }
+    fetched
+}
+
+fn make(
+    recipe: &Recipe,
+    dest: &Path,
+    staging: &Path,
+    config: &FetchConfig,
+    stop: &AtomicBool,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Fetched, FetchError> {
+    let urls = addresses(recipe, config.mirror.as_deref());
+    let archive = staging.join(recipe.archive.urls.first().and_then(|url| file_name(url)).unwrap_or("archive"));
     let mut received = 0;
     if !is_whole(&archive, recipe, stop, on_event)? {
         let http = Http::new(config.proxy.as_deref(), config.patience).map_err(|error| {
@@ -170,7 +191,7 @@ pub fn fetch(
         })?;
         received = from_any(recipe, &urls, &http, &archive, config.patience, stop, on_event)?;
     }
-    let files = staging.folder.join("files");
+    let files = staging.join("files");
     remove_folder(&files)?;
     let mut watch = |files, bytes| {
         on_event(Event::Unpacking { files, bytes });
@@ -192,8 +213,6 @@ pub fn fetch(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(dest)(error)),
         _ => fs::rename(&files, dest).map_err(at(dest))?,
     }
-    // The set is whole; a leftover costs disk and nothing else.
-    let _ = fs::remove_dir_all(&staging.folder);
     Ok(Fetched { was_there: false, files: unpacked.files.len() as u64, bytes: unpacked.bytes, received })
 }
 
@@ -219,6 +238,15 @@ impl Staging {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(FetchError::Busy { dest: dest.to_owned() }),
             Err(TryLockError::Error(source)) => Err(FetchError::Io { path, source }),
+        }
+    }
+
+    /// Leaves no folder behind that nothing could go on from.
+    fn remove_if_empty(&self) {
+        let n_entries = fs::read_dir(&self.folder).map_or(0, Iterator::count);
+        if n_entries == 1 {
+            // The lock is the one; where this fails, a folder too many is all.
+            let _ = fs::remove_dir_all(&self.folder);
         }
     }
 }

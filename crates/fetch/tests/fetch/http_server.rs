@@ -35,6 +35,8 @@ pub(crate) struct Reply {
     pub(crate) cut_at: Option<usize>,
     /// How long nothing happens before the first byte.
     pub(crate) silence: Duration,
+    /// How long nothing happens after the last byte, with the connection still open.
+    pub(crate) stall: Duration,
 }
 
 impl Reply {
@@ -45,7 +47,8 @@ impl Reply {
 
     pub(crate) fn status(status: &str, body: &[u8]) -> Self {
         let headers = vec![("content-length".to_owned(), body.len().to_string())];
-        Self { status: status.to_owned(), headers, body: body.to_owned(), cut_at: None, silence: Duration::ZERO }
+        let (silence, stall) = (Duration::ZERO, Duration::ZERO);
+        Self { status: status.to_owned(), headers, body: body.to_owned(), cut_at: None, silence, stall }
     }
 
     /// As a server with ranges answers, of a file with this tag: a part if the client has the same file, else the whole.
@@ -69,6 +72,11 @@ impl Reply {
 
     pub(crate) fn cut_at(mut self, n: usize) -> Self {
         self.cut_at = Some(n);
+        self
+    }
+
+    pub(crate) fn stalling(mut self, stall: Duration) -> Self {
+        self.stall = stall;
         self
     }
 
@@ -158,5 +166,7 @@ fn serve(
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
     stream.write_all(&reply.body[..reply.cut_at.unwrap_or(reply.body.len())])?;
-    stream.flush()
+    stream.flush()?;
+    thread::sleep(reply.stall);
+    Ok(())
 }

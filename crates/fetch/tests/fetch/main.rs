@@ -334,6 +334,7 @@ fn a_second_address_is_asked_when_the_first_one_fails_for_good() {
     let error = place.fetch(&recipe_for(&archive, &[gone.url("set.tar.gz")])).expect_err("nothing there");
     assert!(error.to_string().contains("404") && error.to_string().contains("/set.tar.gz"), "{error}");
     assert_eq!(gone.requests().len(), 1, "a 404 is not asked again");
+    assert!(!place.part("").exists(), "nothing came, so nothing is left");
     let recipe = recipe_for(&archive, &[gone.url("set.tar.gz"), there.url("set.tar.gz")]);
     place.fetch(&recipe).expect("fetched");
     assert!(place.events.iter().any(|event| matches!(event, Event::NextAddress { .. })));
@@ -342,11 +343,12 @@ fn a_second_address_is_asked_when_the_first_one_fails_for_good() {
 
 #[test]
 fn a_mirror_stands_in_for_every_address_and_redirects_are_followed() {
-    let archive = good_archive(1000);
+    let archive = good_archive(NOISE);
     let server = HttpServer::start({
         let archive = archive.clone();
         move |request| match request.path.as_str() {
             "/mirror/set.tar.gz" => Reply::status("302 Found", b"").with("location", "/deep/other-name"),
+            "/deep/other-name" if request.number == 1 => Reply::ranged(request, &archive, "\"1\"").cut_at(50_000),
             "/deep/other-name" => Reply::ranged(request, &archive, "\"1\""),
             _ => Reply::status("404 Not Found", b""),
         }
@@ -355,6 +357,7 @@ fn a_mirror_stands_in_for_every_address_and_redirects_are_followed() {
     place.mirror = Some(server.url("mirror/"));
     place.fetch(&recipe_for(&archive, &["https://example.invalid/set.tar.gz".to_owned()])).expect("fetched");
     place.check_whole(&archive);
+    assert_eq!(server.requests()[3].first_byte(), Some(50_000), "the wish for a range is redirected too");
 
     // Round and round is a failure, not a loop.
     let endless = HttpServer::start(|_| Reply::status("302 Found", b"").with("location", "/set.tar.gz"));
@@ -371,6 +374,20 @@ fn silence_is_given_up_on() {
     let error = Place::new().fetch(&recipe_for(&archive, &[server.url("set.tar.gz")])).expect_err("silence");
     assert!(matches!(error, FetchError::Download(DownloadError::GaveUp { tries: 3, .. })), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+
+    // A server that falls silent in the middle is left, and what it sent is kept.
+    let archive = good_archive(NOISE);
+    let server = HttpServer::start({
+        let archive = archive.clone();
+        move |request| match request.number {
+            0 => Reply::ranged(request, &archive, "\"1\"").cut_at(50_000).stalling(Duration::from_secs(20)),
+            _ => Reply::ranged(request, &archive, "\"1\""),
+        }
+    });
+    let mut place = Place::new();
+    let fetched = place.fetch(&recipe_for(&archive, &[server.url("set.tar.gz")])).expect("fetched");
+    assert_eq!((fetched.received, place.retries()), (archive.len() as u64, 1));
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 
     // Nobody listens at all.
     let nobody = {

@@ -25,14 +25,9 @@ fn seeds() -> Vec<Vec<u8>> {
         bytes.into_inner()
     };
     let mut seeds = Vec::new();
-    for format in [
-        ImageFormat::Png,
-        ImageFormat::Bmp,
-        ImageFormat::WebP,
-        ImageFormat::Gif,
-        ImageFormat::Tiff,
-        ImageFormat::Pnm,
-    ] {
+    for format in
+        [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Tiff, ImageFormat::Pnm]
+    {
         seeds.push(encoded(rgb.clone().into(), format));
     }
     for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Tiff, ImageFormat::Bmp] {
@@ -42,11 +37,9 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds.push(encoded(gray16.into(), ImageFormat::Png));
     let side = u16::try_from(SIDE).expect("small");
     let cmyk: Vec<u8> = rgba.as_raw().clone();
-    for (color, pixels, progressive) in [
-        (ColorType::Rgb, rgb.as_raw(), false),
-        (ColorType::Rgb, rgb.as_raw(), true),
-        (ColorType::Cmyk, &cmyk, false),
-    ] {
+    for (color, pixels, progressive) in
+        [(ColorType::Rgb, rgb.as_raw(), false), (ColorType::Rgb, rgb.as_raw(), true), (ColorType::Cmyk, &cmyk, false)]
+    {
         let mut bytes = Vec::new();
         let mut encoder = Encoder::new(&mut bytes, 90);
         encoder.set_progressive(progressive);
