@@ -58,7 +58,7 @@ fn damaged_files_are_pictures_or_errors() {
     let mut count = |is_picture| if is_picture { pictures += 1 } else { errors += 1 };
     for seed in seeds() {
         decode_target(&seed);
-        for _ in 0..400 {
+        for _ in 0..2000 {
             count(decode_target(&damaged(&seed, &mut numbers)));
         }
     }
