@@ -212,7 +212,7 @@ https_proxy and all_proxy are respected.";
 #[derive(Debug, Args)]
 pub(crate) struct DataFetchArgs {
     /// cifar10, cifar100, stl10, imagenette, or a recipe of your own (.toml)
-    #[arg(value_name = "NAME|RECIPE", required_unless_present = "list")]
+    #[arg(value_name = "NAME|RECIPE")]
     pub(crate) name: Option<String>,
     /// The folder to make; without it, NAME
     #[arg(long, value_name = "DIR")]

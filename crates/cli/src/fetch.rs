@@ -31,7 +31,13 @@ const RECIPES: [(&str, &str); 4] = [recipe!("cifar10"), recipe!("cifar100"), rec
 /// recipe describes, [`Exit::Io`] where server or disk failed and the same command goes on, [`Exit::Run`] where another
 /// process fetches into the same folder.
 pub(crate) fn fetch(args: &DataFetchArgs) -> Result<(), Failure> {
-    let Some(name) = &args.name else { return list(args.json) };
+    if args.list {
+        return list(args.json);
+    }
+    let Some(name) = &args.name else {
+        let message = format!("which set? One of {}, or a recipe (.toml); --list says more", names(&built_in()?));
+        return Err(Failure::new(Exit::Usage, message));
+    };
     let recipe = find(name)?;
     let dest = args.to.clone().unwrap_or_else(|| PathBuf::from(&recipe.name));
     // Before the first byte: whoever may not use the pictures need not wait for them.
@@ -91,7 +97,7 @@ fn say(as_json: bool, recipe: &Recipe, dest: &Path, fetched: &Fetched) -> Result
 }
 
 fn list(as_json: bool) -> Result<(), Failure> {
-    let recipes = RECIPES.iter().map(|(file, text)| parse(file, text)).collect::<Result<Vec<_>, _>>()?;
+    let recipes = built_in()?;
     if as_json {
         return result_json(&recipes.iter().map(|recipe| json!(recipe)).collect::<Value>());
     }
@@ -115,16 +121,23 @@ fn find(name: &str) -> Result<Recipe, Failure> {
         let text = fs::read_to_string(path).map_err(|error| Failure { exit: Exit::Usage, ..at(path)(error) })?;
         return parse(name, &text);
     }
-    let recipes = RECIPES.iter().map(|(file, text)| parse(file, text)).collect::<Result<Vec<_>, _>>()?;
-    let names: Vec<String> = recipes.iter().map(|recipe| recipe.name.clone()).collect();
-    recipes.into_iter().find(|recipe| recipe.name == name).ok_or_else(|| {
-        let near = names.iter().max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
-        let hint = near.filter(|near| strsim::jaro(near, name) > 0.7);
-        let hint = hint.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-        let message =
-            format!("no set is called `{name}`; expected one of {} or a recipe (.toml){hint}", names.join(", "));
+    let recipes = built_in()?;
+    recipes.iter().find(|recipe| recipe.name == name).cloned().ok_or_else(|| {
+        let near = recipes.iter().map(|recipe| (strsim::jaro(&recipe.name, name), &recipe.name));
+        let near = near.filter(|(near, _)| *near > 0.7).max_by(|(a, _), (b, _)| a.total_cmp(b));
+        let hint = near.map(|(_, near)| format!("; did you mean {near}?")).unwrap_or_default();
+        let names = names(&recipes);
+        let message = format!("no set is called `{name}`; expected one of {names} or a recipe (.toml){hint}");
         Failure::new(Exit::Usage, message)
     })
+}
+
+fn built_in() -> Result<Vec<Recipe>, Failure> {
+    RECIPES.iter().map(|(file, text)| parse(file, text)).collect()
+}
+
+fn names(recipes: &[Recipe]) -> String {
+    recipes.iter().map(|recipe| recipe.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn parse(file: &str, text: &str) -> Result<Recipe, Failure> {
