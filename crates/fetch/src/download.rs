@@ -118,8 +118,10 @@ impl Download<'_> {
                 Err(Failed::Passing(reason)) => reason,
             };
             fruitless = if received > before { 1 } else { fruitless + 1 };
-            if fruitless > self.patience.retries {
-                let done = self.part.metadata().map_or(0, |metadata| metadata.len());
+            let done = self.part.metadata().map_or(0, |metadata| metadata.len());
+            // Before the first byte a lasting cause is likely, such as no network at all, and nothing is lost yet.
+            let retries = if done == 0 { self.patience.retries.min(2) } else { self.patience.retries };
+            if fruitless > retries {
                 let url = self.url.to_owned();
                 return Err(DownloadError::GaveUp { url, reason, tries: fruitless, done, total: self.bytes });
             }
@@ -140,18 +142,18 @@ impl Download<'_> {
             HttpError::Passing(reason) => Failed::Passing(reason),
             HttpError::Lasting(reason) => Failed::For(refused(reason)),
         })?;
-        if done > 0 {
-            if let Some(reason) = self.cannot_continue(&answer, &begun.version) {
-                on_event(Event::StartedOver { reason });
-                if answer.first_byte > 0 {
-                    answer = match self.http.get(self.url, 0, &Version::default()) {
-                        Ok(answer) => answer,
-                        Err(HttpError::Passing(reason)) => return Err(Failed::Passing(reason)),
-                        Err(HttpError::Lasting(reason)) => return Err(refused(reason).into()),
-                    };
-                }
-                done = 0;
+        if done > 0
+            && let Some(reason) = self.cannot_continue(&answer, &begun.version)
+        {
+            on_event(Event::StartedOver { reason });
+            if answer.first_byte > 0 {
+                answer = match self.http.get(self.url, 0, &Version::default()) {
+                    Ok(answer) => answer,
+                    Err(HttpError::Passing(reason)) => return Err(Failed::Passing(reason)),
+                    Err(HttpError::Lasting(reason)) => return Err(refused(reason).into()),
+                };
             }
+            done = 0;
         }
         if let Some(got) = answer.total.filter(|got| *got != self.bytes) {
             return Err(DownloadError::WrongLength { url: self.url.to_owned(), expected: self.bytes, got }.into());

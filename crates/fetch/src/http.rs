@@ -13,7 +13,8 @@ pub struct Patience {
     pub connect: Duration,
     /// Between two pieces of an answer.
     pub silence: Duration,
-    /// Tries after the first one that bring nothing new. A try that brings bytes starts the count again.
+    /// Tries after the first one that bring nothing new, at most two before anything came. A try that brings bytes starts the
+    /// count again.
     pub retries: u32,
     /// Before the first retry; each further one waits twice as long.
     pub first_pause: Duration,

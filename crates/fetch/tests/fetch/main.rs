@@ -58,7 +58,9 @@ impl Place {
     }
 
     fn started_over(&self) -> Vec<&str> {
-        let reason = |event| if let &Event::StartedOver { ref reason } = event { Some(reason.as_str()) } else { None };
+        fn reason(event: &Event) -> Option<&str> {
+            if let Event::StartedOver { reason } = event { Some(reason) } else { None }
+        }
         self.events.iter().filter_map(reason).collect()
     }
 
