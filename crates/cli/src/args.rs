@@ -210,6 +210,7 @@ complete or not at all. Interrupted at any point, the same command goes on where
 https_proxy and all_proxy are respected.";
 
 #[derive(Debug, Args)]
+#[cfg_attr(not(feature = "fetch"), allow(dead_code, reason = "a build without the feature only says so"))]
 pub(crate) struct DataFetchArgs {
     /// cifar10, cifar100, stl10, imagenette, or a recipe of your own (.toml)
     #[arg(value_name = "NAME|RECIPE")]

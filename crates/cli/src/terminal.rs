@@ -83,12 +83,14 @@ impl Counter {
 }
 
 /// A bar that counts bytes on a terminal; without a terminal, a line every few seconds.
+#[cfg(feature = "fetch")]
 pub(crate) struct ByteBar {
     bar: ProgressBar,
     what: &'static str,
     said: Instant,
 }
 
+#[cfg(feature = "fetch")]
 impl ByteBar {
     /// A bar that counts nothing yet.
     pub(crate) fn start() -> Self {
