@@ -2,6 +2,13 @@
 
 #[path = "cli.rs"]
 mod cli;
+#[cfg(feature = "fetch")]
+#[path = "fetch.rs"]
+mod fetch;
+#[cfg(feature = "fetch")]
+#[path = "../crates/fetch/tests/fetch/http_server.rs"]
+#[allow(dead_code, reason = "the tests of the crate misbehave in more ways")]
+mod http_server;
 #[path = "presets.rs"]
 mod presets;
 #[path = "tidy.rs"]

@@ -30,6 +30,8 @@ fn the_arrows_point_one_way() {
     }
     assert!(depends("twoview-encoder", "burn-tensor"), "the check above must be able to fail");
 
+    assert!(!depends("twoview-data", "ureq") && depends("twoview-fetch", "ureq"), "only fetch opens connections");
+
     let forbidden = [
         ("loss", ["pixels", "augment", "data", "encoder", "optim"].as_slice()),
         ("encoder", &["pixels", "augment", "data", "loss", "optim"]),
@@ -38,13 +40,17 @@ fn the_arrows_point_one_way() {
         ("eval", &["loss", "optim", "train"]),
         ("pixels", &["augment"]),
         ("augment", &["data"]),
+        ("fetch", &["pixels", "augment", "data", "encoder", "loss", "optim", "train", "eval", "kernels"]),
+        ("data", &["fetch"]),
+        ("train", &["fetch"]),
+        ("eval", &["fetch"]),
     ];
     for (a, bs) in forbidden {
         for b in bs {
             assert!(!depends(&format!("twoview-{a}"), &format!("twoview-{b}")), "{a} must not know {b}");
         }
     }
-    for a in ["pixels", "augment", "data", "kernels", "encoder", "loss", "optim", "eval", "train", "report"] {
+    for a in ["pixels", "augment", "data", "fetch", "kernels", "encoder", "loss", "optim", "eval", "train", "report"] {
         assert!(!depends(&format!("twoview-{a}"), "twoview"), "{a} must not know the program");
         let mut files = Vec::new();
         rust_files(&root().join("crates").join(a).join("src"), &mut files);

@@ -75,7 +75,7 @@ impl Recipe {
         let blur = |p| TransformConfig::GaussianBlur {
             p,
             // A tenth of the view, odd.
-            kernel_px: (size_px / 10 | 1).clamp(3, 511),
+            kernel_px: ((size_px / 10) | 1).clamp(3, 511),
             sigma: [0.1, 2.0],
             method: BlurMethod::Torchvision,
         };

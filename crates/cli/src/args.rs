@@ -255,6 +255,9 @@ pub(crate) enum DataCommand {
     Make(DataMakeCommand),
     /// Write any set as one file that is read at random and checked at every read
     Pack(DataPackArgs),
+    /// Download a published set: the only command that uses a network
+    #[command(after_help = FETCH_HELP)]
+    Fetch(DataFetchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -273,6 +276,30 @@ pub(crate) struct DataPackArgs {
     /// Which part of a set that has several
     #[arg(long, value_enum, default_value_t = SplitArg::Train)]
     pub(crate) split: SplitArg,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const FETCH_HELP: &str = "The archive is checked against the recipe's SHA-256 before anything is unpacked, and the folder appears \
+complete or not at all. Interrupted at any point, the same command goes on where it was. The environment variables \
+https_proxy and all_proxy are respected.";
+
+#[derive(Debug, Args)]
+#[cfg_attr(not(feature = "fetch"), allow(dead_code, reason = "a build without the feature only says so"))]
+pub(crate) struct DataFetchArgs {
+    /// cifar10, cifar100, stl10, imagenette, or a recipe of your own (.toml)
+    #[arg(value_name = "NAME|RECIPE")]
+    pub(crate) name: Option<String>,
+    /// The folder to make; without it, NAME
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// Say which sets are known, with their sizes and terms, and download nothing
+    #[arg(long, conflicts_with_all = ["name", "to", "mirror"])]
+    pub(crate) list: bool,
+    /// Take the archive from URL/FILE instead, for example from a server of your own; it must be the same file
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -16,6 +16,8 @@ mod device;
 mod embed;
 mod evaluate;
 mod failure;
+#[cfg(feature = "fetch")]
+mod fetch;
 mod npy;
 mod pictures;
 mod pretrain;
@@ -51,6 +53,9 @@ fn main() -> ExitCode {
 
 const BUG: &str = "this is a bug in twoview; please report the lines above with the command";
 
+#[cfg(not(feature = "fetch"))]
+const NO_FETCH: &str = "this twoview was built without downloading; build it with `--features fetch`";
+
 fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Demo(args) => demo::demo(args),
@@ -62,6 +67,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Data(DataCommand::Check(args)) => data::check(args),
         Command::Data(DataCommand::Make(DataMakeCommand::Patterns(args))) => data::make_patterns(args),
         Command::Data(DataCommand::Pack(args)) => data::pack(args),
+        #[cfg(feature = "fetch")]
+        Command::Data(DataCommand::Fetch(args)) => fetch::fetch(args),
+        #[cfg(not(feature = "fetch"))]
+        Command::Data(DataCommand::Fetch(_)) => Err(Failure::new(Exit::Usage, NO_FETCH)),
         Command::Config(ConfigCommand::Show(args)) => config::show(args),
         Command::Bench(BenchCommand::Step(args)) => bench::bench_step(args),
         Command::Bench(BenchCommand::Loss(args)) => bench::bench_loss(args),

@@ -82,6 +82,48 @@ impl Counter {
     }
 }
 
+/// A bar that counts bytes on a terminal; without a terminal, a line every few seconds.
+#[cfg(feature = "fetch")]
+pub(crate) struct ByteBar {
+    bar: ProgressBar,
+    what: &'static str,
+    said: Instant,
+}
+
+#[cfg(feature = "fetch")]
+impl ByteBar {
+    /// A bar that counts nothing yet.
+    pub(crate) fn start() -> Self {
+        let bar = bar(0, "{msg:12} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}");
+        Self { bar, what: "", said: Instant::now() }
+    }
+
+    /// Says how far something has come.
+    pub(crate) fn at(&mut self, what: &'static str, done: u64, total: u64) {
+        if self.what != what {
+            self.what = what;
+            self.bar.set_message(what);
+            self.bar.reset();
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        if self.bar.is_hidden() && self.said.elapsed() >= BETWEEN_LINES {
+            self.said = Instant::now();
+            note(&format!("{what:12} {:.0} of {:.0} MB", done as f64 / 1e6, total as f64 / 1e6));
+        }
+    }
+
+    /// Writes a message without disturbing the bar.
+    pub(crate) fn note(&self, line: &str) {
+        self.bar.suspend(|| note(line));
+    }
+
+    /// Ends the bar.
+    pub(crate) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// Shows the training steps: a bar on a terminal, else a line every few seconds.
 pub(crate) struct TrainingBar {
     bar: ProgressBar,

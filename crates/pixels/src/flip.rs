@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_flip_undoes_itself_on_any_sides() {
         for (width, height) in [(3, 4), (4, 3), (1, 5), (5, 1)] {
-            let image = Image::from_rgb8(width, height, (0..3 * width * height).map(|i| i as u8).collect());
+            let image = Image::from_rgb8(width, height, (0..=u8::MAX).take((3 * width * height) as usize).collect());
             let planes = Planes::from(&image.expect("the right length"));
             let mut flipped = planes.clone();
             vertical_flip(&mut flipped);

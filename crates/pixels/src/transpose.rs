@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_block_is_turned() {
-        let block = std::array::from_fn(|row| std::array::from_fn(|column| (row * 16 + column) as u8));
+        let block = std::array::from_fn(|row| std::array::from_fn(|column| u8::try_from(row * 16 + column).expect("at most 255")));
         assert_eq!(turned(&block), turned_plainly(&block));
     }
 
@@ -173,7 +173,7 @@ mod tests {
         fn any_rectangle_is_turned(rows in 1_usize..40, columns in 1_usize..70, beside in 0_usize..20) {
             let stride = columns + beside;
             // The slice ends with the last byte asked for, so that reading on would show.
-            let bytes: Vec<u8> = (0..(rows - 1) * stride + columns).map(|i| (i * 7 % 251) as u8).collect();
+            let bytes: Vec<u8> = (0..(rows - 1) * stride + columns).map(|i| u8::try_from(i * 7 % 251).expect("at most 250")).collect();
             let to_stride = rows.next_multiple_of(BLOCK);
             let mut to = vec![0; columns.next_multiple_of(BLOCK) * to_stride];
             transpose(Rows { bytes: &bytes, stride }, rows, columns, &mut to, to_stride);

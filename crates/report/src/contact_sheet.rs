@@ -128,8 +128,7 @@ fn wrapped(text: &str, letters: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let mut word: String = word.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
-        loop {
-            let Some(line) = lines.last_mut() else { break };
+        while let Some(line) = lines.last_mut() {
             let space = usize::from(!line.is_empty());
             if line.len() + space + word.len() <= letters {
                 if space == 1 {

@@ -148,6 +148,7 @@ fn images(batch: &ViewBatch, device: &Device) -> Tensor<4> {
         ViewPixels::F32(values) => Tensor::from_data(TensorData::new(values.clone(), shape), device),
         ViewPixels::U8 { values, normalize } => {
             let bytes = Tensor::<4, Int>::from_data(TensorData::new(values.clone(), shape), device);
+            #[allow(clippy::cast_possible_truncation, reason = "rounded once, from numbers in f64")]
             let per_channel = |of: &dyn Fn(f64, f64) -> f64| {
                 let numbers = normalize.mean.iter().zip(&normalize.std);
                 let numbers: Vec<f32> = numbers.map(|(&mean, &std)| of(mean.into(), std.into()) as f32).collect();
