@@ -163,7 +163,9 @@ mod tests {
 
     #[test]
     fn a_block_is_turned() {
-        let block = std::array::from_fn(|row| std::array::from_fn(|column| u8::try_from(row * 16 + column).expect("at most 255")));
+        let block = std::array::from_fn(|row| {
+            std::array::from_fn(|column| u8::try_from(row * 16 + column).expect("at most 255"))
+        });
         assert_eq!(turned(&block), turned_plainly(&block));
     }
 

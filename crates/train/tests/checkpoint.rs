@@ -10,7 +10,7 @@ use std::{
 use burn::tensor::{Device, TensorData};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use twoview_data::ViewBatch;
+use twoview_data::{ViewBatch, ViewPixels};
 use twoview_encoder::{
     Arch, EncoderConfig, HeadConfig, NamedTensors, Stem, WeightsError, load_named, load_safetensors, named_tensors,
 };
@@ -127,7 +127,7 @@ fn train(mut state: TrainState, n_steps: usize) -> (TrainState, Vec<Stepped>) {
             groups: (0..N_PICTURES as u64).collect(),
             labels: Vec::new(),
             size_px: u32::try_from(SIZE_PX).expect("small"),
-            views: [2 * state.step, 2 * state.step + 1].map(|seed| numbers(len, seed)),
+            views: ViewPixels::F32([2 * state.step, 2 * state.step + 1].map(|seed| numbers(len, seed)).concat()),
             replaced: Vec::new(),
         };
         let (next, stepped) = step(state, &batch, &objective, 0.05, &Device::flex().autodiff()).expect("finite");

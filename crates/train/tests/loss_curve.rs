@@ -2,7 +2,7 @@
 //! process's.
 
 use burn::tensor::Device;
-use twoview_data::ViewBatch;
+use twoview_data::{ViewBatch, ViewPixels};
 use twoview_encoder::{Arch, EncoderConfig, HeadConfig, Stem};
 use twoview_loss::NtXentConfig;
 use twoview_optim::OptimizerConfig;
@@ -25,8 +25,9 @@ fn batch(index: u64, off: f32) -> ViewBatch {
     let len = (N_PICTURES * 3 * SIZE_PX * SIZE_PX) as u64;
     let seed = (index % 8) * 3 * len;
     let value = |view: u64, i: u64| number(seed + i) + 0.5 * number(seed + (1 + view) * len + i);
-    let view =
-        |view: u64| (0..len).map(|i| value(view, i) * (1.0 + off * number((1 << 40) + view * len + i))).collect();
+    let view = |view: u64| {
+        (0..len).map(|i| value(view, i) * (1.0 + off * number((1 << 40) + view * len + i))).collect::<Vec<f32>>()
+    };
     ViewBatch {
         epoch: 0,
         index: 0,
@@ -34,7 +35,7 @@ fn batch(index: u64, off: f32) -> ViewBatch {
         groups: (0..N_PICTURES as u64).collect(),
         labels: Vec::new(),
         size_px: u32::try_from(SIZE_PX).expect("small"),
-        views: [view(0), view(1)],
+        views: ViewPixels::F32([view(0), view(1)].concat()),
         replaced: Vec::new(),
     }
 }

@@ -65,7 +65,7 @@ fn batch_of(n_pictures: usize, seed: u64) -> ViewBatch {
     let len = n_pictures * 3 * SIZE_PX * SIZE_PX;
     let view = |view: u64| {
         let noise = numbers(len, 3 * seed + 1 + view);
-        numbers(len, 3 * seed).zip(noise).map(|(picture, noise)| picture + 0.3 * noise).collect()
+        numbers(len, 3 * seed).zip(noise).map(|(picture, noise)| picture + 0.3 * noise).collect::<Vec<f32>>()
     };
     ViewBatch {
         epoch: 0,
