@@ -98,9 +98,9 @@ fn checksum_fits(header: &[u8; BLOCK]) -> bool {
 /// A number in octal digits, or in base 256 behind a set highest bit.
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
-        let (head, tail) = field.split_at(field.len() - 8);
-        let fits = head[0] == 0x80 && head[1..].iter().all(|byte| *byte == 0);
-        return tail.try_into().ok().map(u64::from_be_bytes).filter(|_| fits);
+        // Other bits in the first byte make a negative number, or one of more than 64 bits.
+        let add = |number: u64, byte: &u8| (number >> 56 == 0).then_some(number << 8 | u64::from(*byte));
+        return if field[0] == 0x80 { field[1..].iter().try_fold(0, add) } else { None };
     }
     let text = std::str::from_utf8(field).ok()?;
     let digits = text.trim_matches([' ', '\0']);

@@ -103,6 +103,12 @@ fn what_is_wrong_with_a_shard_is_said() {
     check(&good[..good.len() - 1024], "no end mark");
     check(&good[..700], "is truncated");
     check(&[b'x'; 2048], "it is no tar archive");
+    for byte in [0x80, 0xff] {
+        // The field of the checksum, as a number in base 256.
+        let mut damaged = good.clone();
+        damaged[148..156].fill(byte);
+        check(&damaged, "it is no tar archive");
+    }
     check(b"", "is truncated");
     check(&tar_bytes(&[("a.png", &picture), ("a.cls", b"cat")]), "expected a label as a whole number, got `cat`");
     check(&tar_bytes(&[("a.png", &picture), ("b.png", &picture), ("a.png", &picture)]), "two samples are called");
