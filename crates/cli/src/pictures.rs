@@ -170,6 +170,22 @@ pub(crate) fn source_at(path: &Path, config: &SourceConfig) -> Result<SourceConf
     })?;
     let FolderConfig { limits, cache_mib, full_scan_files, on_bad, max_bad_fraction } = folder_config(config);
     let (max_file_mib, max_megapixels) = (limits.max_file_bytes / MIB, limits.max_pixels / 1_000_000);
+    if kind == SourceKind::Folder {
+        return Ok(SourceConfig::Folder {
+            root: Some(root),
+            roots: Vec::new(),
+            list: None,
+            labels: None,
+            full_scan_files,
+            on_bad,
+            max_bad_fraction,
+            max_file_mib,
+            max_megapixels,
+            cache_mib,
+        });
+    }
+    // The other kinds meet a bad picture only when they read it; that none may be is said with the share.
+    let max_bad_fraction = if on_bad == OnBad::Fail { 0.0 } else { max_bad_fraction };
     Ok(match kind {
         SourceKind::Cifar => SourceConfig::Cifar { root, labels: CifarLabels::Fine },
         SourceKind::Stl => {
@@ -183,18 +199,7 @@ pub(crate) fn source_at(path: &Path, config: &SourceConfig) -> Result<SourceConf
             SourceConfig::Parquet { root, max_bad_fraction, max_file_mib, max_megapixels, cache_mib }
         }
         SourceKind::Pack => SourceConfig::Pack { root, max_bad_fraction, max_file_mib, max_megapixels },
-        _ => SourceConfig::Folder {
-            root: Some(root),
-            roots: Vec::new(),
-            list: None,
-            labels: None,
-            full_scan_files,
-            on_bad,
-            max_bad_fraction,
-            max_file_mib,
-            max_megapixels,
-            cache_mib,
-        },
+        unknown => return Err(Failure::new(Exit::Bug, format!("{unknown:?} cannot be opened"))),
     })
 }
 

@@ -232,7 +232,6 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
         let pictures = pictures::open(&file.data.source, Split::Train)?;
         return Ok((file, pictures));
     }
-    // What a preset says about lists and tables holds for a folder; of other sets only the path counts.
     let at_input = |preset: &str| -> Result<RunFile, Failure> {
         let mut file = RunFile::from_preset(preset, sets).or_exit(Exit::Usage)?;
         check(&file).or_exit(Exit::Usage)?;
@@ -248,6 +247,15 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
         let found = pictures::source_at(input, &file.data.source)?;
         match (&mut file.data.source, found) {
             (SourceConfig::Folder { root, .. }, SourceConfig::Folder { root: at, .. }) => *root = at,
+            (SourceConfig::Folder { roots, list, labels, .. }, _)
+                if !roots.is_empty() || list.is_some() || labels.is_some() =>
+            {
+                let message = format!(
+                    "data.source: roots, list and labels go with a folder of picture files, and {} is none",
+                    input.display()
+                );
+                return Err(Failure::new(Exit::Usage, message));
+            }
             (source, found) => *source = found,
         }
         absolute(&mut file)?;
@@ -258,15 +266,19 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
         let pictures = pictures::open(&file.data.source, Split::Train)?;
         return Ok((file, pictures));
     }
-    // Both candidates read a set alike; which one fits shows only in the pictures.
-    let pictures = pictures::open(&at_input("small")?.data.source, Split::Train)?;
+    // Which of the two fits shows only in the pictures. Those are read as `small` says, and a resumed run must read them
+    // alike, so that source stays whichever is picked.
+    let small = at_input("small")?;
+    let pictures = pictures::open(&small.data.source, Split::Train)?;
     let side = pictures::shorter_side(&pictures);
     let preset = if side < LARGE_PX { "small" } else { "photos" };
     note(&format!(
         "preset: {preset} (the pictures are about {side} px on their shorter side); \
          `twoview config show --preset {preset}` shows it"
     ));
-    Ok((at_input(preset)?, pictures))
+    let mut file = at_input(preset)?;
+    file.data.source = small.data.source;
+    Ok((file, pictures))
 }
 
 fn absolute(file: &mut RunFile) -> Result<(), Failure> {

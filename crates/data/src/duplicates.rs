@@ -267,6 +267,10 @@ impl Source for KnownDuplicates {
     fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
         self.source.read(i, buffers)
     }
+
+    fn read_file(&self, i: usize, buffers: &mut ReadBuffers) -> Result<bool, SampleError> {
+        self.source.read_file(i, buffers)
+    }
 }
 
 #[cfg(test)]
