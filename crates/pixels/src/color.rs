@@ -30,9 +30,9 @@ pub enum ColorOp {
     /// Hue, saturation and value are those of the hexagonal HSV model; only the hue changes, modulo 1. Back in RGB,
     /// with `x` in 0 to 1, a value becomes `trunc(255.999 · x)`.
     ///
-    /// With `V` the largest and `C` the difference of the largest and smallest channel, a hue `H` in sextants gives
-    /// `V − C · clamp(x, 0, 1)` with `x = 2 − |H − 3|` for red, `|H − 2| − 1` for green and `|H − 4| − 1` for blue. This is
-    /// the reference's case distinction without its branches; they agree within one grey level.
+    /// With `V` the largest and `C` the difference of the largest and smallest channel, the channels of a hue `H` in
+    /// sextants are `V − C · clamp(min(k, 4 − k), 0, 1)`, `k = (n + H) mod 6`, `n = 5, 3, 1`. This is the reference's
+    /// case distinction without its branches; they agree within one grey level.
     Hue(f64),
     /// Replaces every channel by the grey value `trunc(0.2989 R + 0.587 G + 0.114 B)`. The weights are the reference's
     /// and sum to 0.9999: white becomes 254.
@@ -149,7 +149,7 @@ fn grey_of(tile: &Tile, n_pixels: usize) -> u64 {
 fn brightness(tile: &mut Tile, factor: f64) {
     let factor = to_f32(factor);
     for plane in tile {
-        plane.iter_mut().for_each(|value| *value = smaller(factor * *value, 255.0).trunc());
+        plane.iter_mut().for_each(|value| *value = truncate(factor * *value));
     }
 }
 
@@ -191,13 +191,13 @@ fn hue(tile: &mut Tile, turns: f64) {
         } else {
             (r - g, 4.0)
         };
-        let hue = modulo_six(difference / divisor + start + shift);
-        let (max, range) = (max * TO_LEVELS, range * TO_LEVELS);
-        // Between 0 and 255.999.
-        let channel = |rest: f32| (max - range * smaller(larger(rest, 0.0), 1.0)).trunc();
-        red[i] = channel(2.0 - (hue - 3.0).abs());
-        green[i] = channel((hue - 2.0).abs() - 1.0);
-        blue[i] = channel((hue - 4.0).abs() - 1.0);
+        let turned = difference / divisor + start + shift;
+        let channel = |n: f32| {
+            let k = modulo_six(n + turned);
+            let share = larger(smaller(smaller(k, 4.0 - k), 1.0), 0.0);
+            truncate((max - range * share) * TO_LEVELS)
+        };
+        (red[i], green[i], blue[i]) = (channel(5.0), channel(3.0), channel(1.0));
     }
 }
 
