@@ -484,6 +484,59 @@ fn the_step_benchmark_reports_what_it_promises() {
 }
 
 #[test]
+fn the_view_benchmarks_report_what_they_promise() {
+    let dir = with_pictures(4, 1);
+    let views = ["bench", "views", "--data", "pictures/train", "--image", "24", "--recipe", "imagenet"];
+    let report = json(dir.path(), &[views.as_slice(), &["--threads", "2", "--seconds", "0.2", "--json"]].concat());
+    assert!(report["images_per_s"].as_f64().expect("a number") > 0.0, "{report}");
+    assert!(report["peak_rss_mib"].as_f64().is_none_or(|mib| mib > 1.0), "{report}");
+    for stage in ["read", "decode", "plan", "crop", "color", "blur", "write"] {
+        assert!(report["stages_us"][stage].as_f64().is_some(), "{stage} in {report}");
+    }
+    let report = json(dir.path(), &["bench", "load", "--workers", "0", "--batch", "8", "--seconds", "0.2", "--json"]);
+    assert!(report["images_per_s"].as_f64().expect("a number") > 0.0, "{report}");
+    fails(dir.path(), &["bench", "views", "--recipe", "imagnet"], 2, &["imagnet", "cifar_weak"]);
+    fails(dir.path(), &["bench", "views", "--image", "0"], 2, &["size_px must be from 1 to 4096, got 0"]);
+}
+
+#[test]
+fn a_preview_shows_the_views_that_training_makes() {
+    let dir = with_pictures(4, 1);
+    let of = |more: &[&str]| json(dir.path(), &[&["preview", "pictures/train", "--json"], more].concat());
+    let report = of(&["--grid", "3x2", "--out", "one.png"]);
+    let plans = report["plans"].as_array().expect("plans");
+    assert_eq!(plans.len(), 6);
+    assert!(plans[0]["words"].as_str().expect("words").starts_with("crop "), "{report}");
+    assert!(fs::read(dir.path().join("one.png")).expect("a file").starts_with(b"\x89PNG"));
+    assert_eq!(of(&["--grid", "3x2", "--out", "same.png"])["plans"], report["plans"]);
+    assert_ne!(of(&["--grid", "3x2", "--seed", "9", "--out", "other.png"])["plans"], report["plans"]);
+    let turned = of(&["--grid", "40x2", "--preset", "overhead", "--out", "turned.png"]);
+    assert!(turned["plans"].to_string().contains("quarter_turns"), "{turned}");
+    let crops = of(&["--grid", "2x6", "--preset", "multi_crop", "--out", "crops.png"]);
+    let sizes: Vec<u64> = crops["plans"].as_array().expect("plans")[..6]
+        .iter()
+        .map(|plan| plan["plan"]["ops"][0]["size_px"].as_u64().expect("a size"))
+        .collect();
+    assert_eq!(sizes, [32, 32, 13, 13, 13, 13]);
+    fails(dir.path(), &["preview", "pictures/train", "--grid", "6"], 2, &["PICTURESxVIEWS"]);
+    fails(dir.path(), &["preview", "nowhere"], 3, &["nowhere"]);
+}
+
+#[test]
+fn a_set_in_one_file_is_the_set() {
+    let dir = with_pictures(8, 2);
+    let report = json(dir.path(), &["data", "pack", "pictures/train", "--out", "set.pack", "--json"]);
+    assert_eq!(report["pictures"], 80, "{report}");
+    let more = ["--set", "length.steps=2", "--json"];
+    let from_files = json(dir.path(), &pretrain_args("pictures/train", "files", &more));
+    let from_pack = json(dir.path(), &pretrain_args("set.pack", "pack", &more));
+    let last = |report: &Value| metrics(&dir.path().join(report["run"].as_str().expect("a run"))).pop();
+    let loss = |report: &Value| last(report).map(|line| line["loss"].clone());
+    assert!(loss(&from_files).is_some_and(|loss| loss.is_number()));
+    assert_eq!(loss(&from_files), loss(&from_pack));
+}
+
+#[test]
 fn help_and_a_closed_pipe_are_no_errors() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let help = String::from_utf8(succeeds(dir.path(), &["--help"]).stdout).expect("UTF-8");

@@ -137,14 +137,15 @@ pub enum FetchError {
 /// # Example
 /// ```no_run
 /// use std::sync::atomic::AtomicBool;
-/// use twoview_fetch::{FetchConfig, Patience, Recipe, fetch};
+/// use twoview_fetch::{FetchConfig, FetchError, Patience, Recipe, fetch};
 ///
-/// # fn recipe() -> Recipe { unimplemented!("a file of datasets/") }
-/// let config = FetchConfig { mirror: None, proxy: None, patience: Patience::STANDARD };
-/// let stop = AtomicBool::new(false);
-/// let fetched = fetch(&recipe(), "cifar10".as_ref(), &config, &stop, &mut |event| eprintln!("{event:?}"))?;
-/// println!("{} files", fetched.files);
-/// # Ok::<(), twoview_fetch::FetchError>(())
+/// /// A recipe is read from a file such as those in `datasets/`.
+/// fn bring(recipe: &Recipe) -> Result<u64, FetchError> {
+///     let config = FetchConfig { mirror: None, proxy: None, patience: Patience::STANDARD };
+///     let stop = AtomicBool::new(false);
+///     let fetched = fetch(recipe, "cifar10".as_ref(), &config, &stop, &mut |event| eprintln!("{event:?}"))?;
+///     Ok(fetched.files)
+/// }
 /// ```
 pub fn fetch(
     recipe: &Recipe,

@@ -11,10 +11,10 @@ use crate::{Instructions, Planes};
 /// ```
 /// use twoview_pixels::{Image, Instructions, Normalize, Planes};
 ///
-/// let planes = Planes::from(&Image::from_rgb8(2, 1, vec![0, 0, 255, 255, 0, 255])?);
+/// let planes = Planes::from(&Image::from_rgb8(2, 1, vec![0, 51, 102, 153, 204, 255])?);
 /// let mut numbers = [0.0; 6];
 /// Normalize::NONE.write_chw(&planes, &mut numbers, Instructions::best())?;
-/// assert_eq!(numbers, [0.0, 1.0, 0.0, 0.0, 1.0, 1.0]); // Both reds, both greens, both blues.
+/// assert_eq!(numbers, [0.0, 0.6, 0.2, 0.8, 0.4, 1.0]); // Both reds, both greens, both blues.
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,8 +50,8 @@ impl Normalize {
     /// Writes the picture as `[3, height, width]`, row-major.
     ///
     /// # Conventions
-    /// Computed as `x · a + b` with `a = 1 / (255 · std)`, `b = −mean / std` in one rounding, which is within two units in
-    /// the last place of the definition.
+    /// `x / 255` is rounded as a division rounds; then `mean` is subtracted and the difference multiplied by the rounded
+    /// `1 / std`, which is within two units in the last place of the definition.
     ///
     /// # Errors
     /// [`NormalizeError`] if `out` does not hold exactly `3 · height · width` numbers.
@@ -68,25 +68,40 @@ impl Normalize {
         }
         let channels = out.chunks_exact_mut(planes.plane_len()).zip(planes.channels());
         for ((out, values), (&mean, &std)) in channels.zip(self.mean.iter().zip(&self.std)) {
-            let (mean, std) = (f64::from(mean), f64::from(std));
-            #[allow(clippy::cast_possible_truncation, reason = "rounded once, from numbers in f64")]
-            scale(instructions, values, (1.0 / (255.0 * std)) as f32, (-mean / std) as f32, out);
+            scale(instructions, values, mean, 1.0 / std, out);
         }
         Ok(())
     }
 }
 
 vectorized! {
-    fn scale(values: &[u8], a: f32, b: f32, out: &mut [f32]) {
+    fn scale(values: &[u8], mean: f32, inverse_std: f32, out: &mut [f32]) {
         for (number, &value) in out.iter_mut().zip(values) {
-            *number = f32::from(value).mul_add(a, b);
+            *number = (share(value) - mean) * inverse_std;
         }
     }
+}
+
+/// `value / 255`, rounded like that, without a division: a product, and what it lacks to give the value back (Markstein,
+/// *Computation of elementary functions on the IBM RISC System/6000 processor*, 1990).
+#[inline(always)]
+fn share(value: u8) -> f32 {
+    const INVERSE: f32 = 1.0 / 255.0;
+    let value = f32::from(value);
+    let near = value * INVERSE;
+    (-near).mul_add(255.0, value).mul_add(INVERSE, near)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_the_rounded_quotient() {
+        for value in 0..=u8::MAX {
+            assert_eq!(share(value), f32::from(value) / 255.0, "{value}");
+        }
+    }
 
     #[test]
     fn refuses_a_buffer_of_another_length() {
