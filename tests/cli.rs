@@ -189,7 +189,7 @@ fn duplicates_are_found_written_and_heeded() {
     let bad = fs::read_to_string(dir.path().join("found/bad_files.jsonl")).expect("a list");
     assert!(bad.lines().count() == 1 && bad.contains("empty.jpg"), "{bad}");
     let said = String::from_utf8(succeeds(dir.path(), &["data", "check", "pictures/train"]).stdout).expect("UTF-8");
-    assert!(said.contains("1 with the bytes of another") && said.contains("look alike"), "{said}");
+    assert!(said.contains("1 byte for byte like another") && said.contains("look alike"), "{said}");
     fails(dir.path(), &["data", "check", "pictures/train", "--near", "8"], 2, &["--near", "0..=7"]);
     fails(dir.path(), &["data", "check"], 2, &["DIR"]);
 

@@ -2,12 +2,15 @@
 //!
 //! ```sh
 //! cargo build --release -p twoview
-//! cargo bench -p twoview --profile dev --bench views -- PYTHON simclr_torch.py target/release/twoview PHOTOS SMALL
+//! cargo bench -p twoview --profile dev --bench views -- PYTHON simclr_torch.py $PWD/target/release/twoview PHOTOS SMALL
 //! ```
-//! The first argument is a Python with the packages of the second, a program whose `views` command times the same recipe
+//! Cargo runs it in its own directory: give full paths. The first argument is a Python with the packages of the second, a program whose `views` command times the same recipe
 //! in three ways and prints JSON. PHOTOS is a folder of JPEG photographs, read from files at 224 pixels and, decoded before,
 //! from memory; SMALL one of 32-pixel pictures, from memory. Everything runs on one thread. A figure is the median of three
 //! rounds' medians; the factor is that beside the fastest of the three.
+//!
+//! A second table has twoview alone, on one thread and on all: *efficiency* is the gain divided by the number of threads,
+//! *kept* the share of what the loader's parts make by themselves that a program gets out of the loader.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is the purpose")]
 
@@ -43,6 +46,16 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
+/// The command `twoview bench WHAT` on one of the [`SUBJECTS`].
+fn ours(program: &str, what: &str, data: &str, size: &str, from_memory: bool) -> Command {
+    let mut command = Command::new(program);
+    command.args(["bench", what, "--json", "--seconds", "3", "--image", size, "--data", data]);
+    if from_memory {
+        command.arg("--decoded");
+    }
+    command
+}
+
 fn main() {
     // Cargo passes `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -54,29 +67,12 @@ fn main() {
     println!("|---|---|---|---|---|---|---|");
     for (name, size, from_memory, images) in SUBJECTS {
         let data = if size == "32" { small } else { photos };
-        let mut ours = Vec::new();
+        let mut rates = Vec::new();
         let mut memory = 0.0_f64;
         let mut theirs = [const { Vec::new() }; PEERS.len()];
         for _ in 0..ROUNDS {
-            let mut command = Command::new(program);
-            command.args([
-                "bench",
-                "views",
-                "--json",
-                "--threads",
-                "1",
-                "--seconds",
-                "3",
-                "--image",
-                size,
-                "--data",
-                data,
-            ]);
-            if from_memory {
-                command.arg("--decoded");
-            }
-            let report = json(&mut command);
-            ours.push(number(&report["images_per_s"]));
+            let report = json(ours(program, "views", data, size, from_memory).args(["--threads", "1"]));
+            rates.push(number(&report["images_per_s"]));
             memory = memory.max(number(&report["peak_rss_mib"]));
             for (implementation, figures) in PEERS.iter().zip(&mut theirs) {
                 let source = if from_memory { "memory" } else { "folder" };
@@ -87,10 +83,32 @@ fn main() {
                 figures.push(number(&json(&mut command)["img_per_s"]["median"]));
             }
         }
-        let ours = median(ours);
+        let rate = median(rates);
         let theirs = theirs.map(median);
         let fastest = theirs.iter().copied().fold(f64::MIN, f64::max);
         let cells: Vec<String> = theirs.iter().map(|figure| format!("{figure:.0}")).collect();
-        println!("| {name} | {ours:.0} | {} | {:.1} | {memory:.0} |", cells.join(" | "), ours / fastest);
+        println!("| {name} | {rate:.0} | {} | {:.1} | {memory:.0} |", cells.join(" | "), rate / fastest);
+    }
+
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    println!("\n| views | 1 thread, img/s | {threads} threads | efficiency | loader, {threads} workers | kept |");
+    println!("|---|---|---|---|---|---|");
+    for (name, size, from_memory, _) in SUBJECTS {
+        let data = if size == "32" { small } else { photos };
+        let [mut one, mut all, mut gain, mut loaded, mut kept] = [const { Vec::new() }; 5];
+        for _ in 0..ROUNDS {
+            let [first, second] = ["1", &threads].map(|threads| {
+                let report = json(ours(program, "views", data, size, from_memory).args(["--threads", threads]));
+                number(&report["images_per_s"])
+            });
+            let load = json(ours(program, "load", data, size, from_memory).args(["--workers", &threads]));
+            one.push(first);
+            all.push(second);
+            gain.push(second / first / threads.parse::<f64>().expect("a number"));
+            loaded.push(number(&load["images_per_s"]));
+            kept.push(number(&load["share_of_parts"]));
+        }
+        let [one, all, gain, loaded, kept] = [one, all, gain, loaded, kept].map(median);
+        println!("| {name} | {one:.0} | {all:.0} | {gain:.2} | {loaded:.0} | {kept:.2} |");
     }
 }

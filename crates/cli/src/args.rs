@@ -248,7 +248,7 @@ pub(crate) struct PreviewArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
-    /// Decode every picture of a folder and report what is there and what is broken
+    /// Decode every picture of a set and report what is there, what is broken and what is there twice
     Check(DataCheckArgs),
     /// Write a built-in set as a folder of pictures
     #[command(subcommand)]
@@ -273,6 +273,9 @@ pub(crate) struct DataPackArgs {
     /// Keep pixels instead of files: larger, and nothing to decode
     #[arg(long)]
     pub(crate) decoded: bool,
+    /// Turn what is shrunk or decoded as its EXIF data says. Files kept as they are still need data.source.exif_rotate
+    #[arg(long)]
+    pub(crate) exif_rotate: bool,
     /// Which part of a set that has several
     #[arg(long, value_enum, default_value_t = SplitArg::Train)]
     pub(crate) split: SplitArg,
@@ -307,8 +310,8 @@ pub(crate) struct DataFetchArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DataCheckArgs {
-    /// The folders, read as one set
-    #[arg(required_unless_present_any = ["list", "labels"], value_name = "DIR")]
+    /// The folders, read as one set; or one set in another form
+    #[arg(required_unless_present_any = ["list", "labels"], value_name = "DATA")]
     pub(crate) dirs: Vec<PathBuf>,
     /// Check the files in this list instead: one path per line, relative to the list or absolute
     #[arg(long, value_name = "FILE", conflicts_with = "dirs")]
@@ -316,6 +319,9 @@ pub(crate) struct DataCheckArgs {
     /// Take labels from this CSV file with the columns path and label; without folders it is the list as well
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
+    /// Which part of a set that has several
+    #[arg(long, value_enum, default_value_t = SplitArg::Train)]
+    pub(crate) split: SplitArg,
     /// Pictures whose perceptual hashes differ in at most this many of 64 bits are compared as near duplicates
     #[arg(long, value_name = "BITS", default_value_t = NEAR_BITS, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_NEAR_BITS)))]
     pub(crate) near: u32,
@@ -392,8 +398,8 @@ pub(crate) enum BenchCommand {
 /// Which views of which pictures are timed.
 #[derive(Debug, Args)]
 pub(crate) struct ViewsArgs {
-    /// A folder of pictures; without it, built-in ones of 32 pixels
-    #[arg(long, value_name = "DIR")]
+    /// A folder of pictures, or a set in another form; without it, built-in ones of 32 pixels
+    #[arg(long, value_name = "DATA")]
     pub(crate) data: Option<PathBuf>,
     /// Side of a view in pixels
     #[arg(long, default_value_t = 32)]

@@ -1,7 +1,6 @@
 //! `bench views` and `bench load`: how fast this machine makes views, with and without the loader around it.
 
 use std::{
-    fs,
     hint::black_box,
     sync::{
         Arc,
@@ -15,14 +14,16 @@ use serde_json::{Map, json};
 use twoview_augment::{Augment, PlannedOp, Recipe, Renderer, ViewKey, ViewPlan};
 use twoview_data::{
     FolderConfig, FolderSource, Loader, LoaderConfig, OnBad, PatternsConfig, PatternsSource, PixelType, ReadBuffers,
-    Source, Split,
+    Source, SourceKind, Split,
 };
-use twoview_pixels::{DecodeLimits, Image, Instructions, Normalize, decode_into};
+use twoview_pixels::{DecodeOptions, Image, Instructions, Normalize, decode_into};
 
 use crate::{
     args::{BenchLoadArgs, BenchViewsArgs, ViewsArgs},
     bench::peak_rss_mib,
     failure::{Exit, Failure, OrExit},
+    pictures,
+    run_file::RunFile,
     terminal::{Counter, result, result_json},
 };
 
@@ -52,11 +53,19 @@ impl Subject {
                 let config = PatternsConfig { seed: 0, split: Split::Train, per_class: 200 };
                 Arc::new(PatternsSource::new(config).or_exit(Exit::Bug)?)
             }
+            Some(root) if SourceKind::detect(root).or_exit(Exit::Data)? != SourceKind::Folder => {
+                if args.decoded {
+                    let message = "--decoded takes a folder of pictures; a pack made with `twoview data pack --decoded` needs no decoding either";
+                    return Err(Failure::new(Exit::Usage, message));
+                }
+                let preset = RunFile::from_preset("small", &[]).or_exit(Exit::Bug)?.data.source;
+                pictures::open(&pictures::source_at(root, &preset)?, Split::Train)?.source
+            }
             Some(root) => {
                 let counter = Counter::start("reading pictures", 0);
                 let cache_mib = if args.decoded { DECODED_MIB } else { 0 };
                 let config = FolderConfig {
-                    limits: DecodeLimits::STANDARD,
+                    decode: DecodeOptions::STANDARD,
                     cache_mib,
                     full_scan_files: usize::MAX,
                     on_bad: OnBad::Skip,
@@ -171,26 +180,28 @@ fn rate_of(subject: &Subject, threads: usize, epoch: u32, seconds: f64) -> Resul
 fn stages(subject: &Subject, args: &ViewsArgs) -> Result<Vec<(&'static str, f64)>, Failure> {
     let samples: Vec<usize> = (0..subject.source.len().min(STAGE_PICTURES)).collect();
     let (mut files, mut images) = (Vec::new(), Vec::new());
-    let from_files = args.data.is_some() && !args.decoded;
     let mut stages = Vec::new();
+    let mut buffers = ReadBuffers::default();
+    // Some sets are pixels to begin with.
+    let from_files = !args.decoded && subject.source.read_file(0, &mut buffers).or_exit(Exit::Data)?;
     if from_files {
-        let mut bytes = Vec::new();
         stages.push((
             "read",
             fastest(&samples, |sample| {
-                bytes = fs::read(subject.source.path(sample)).or_exit(Exit::Data)?;
-                black_box(&bytes);
+                subject.source.read_file(sample, &mut buffers).or_exit(Exit::Data)?;
+                black_box(&buffers);
                 Ok(())
             })?,
         ));
         for &sample in &samples {
-            files.push(fs::read(subject.source.path(sample)).or_exit(Exit::Data)?);
+            subject.source.read_file(sample, &mut buffers).or_exit(Exit::Data)?;
+            files.push(buffers.bytes.clone());
         }
         let mut image = Image::default();
         stages.push((
             "decode",
             fastest(&samples, |sample| {
-                decode_into(&files[sample], &DecodeLimits::STANDARD, &mut image).or_exit(Exit::Data)
+                decode_into(&files[sample], &DecodeOptions::STANDARD, &mut image).or_exit(Exit::Data)
             })?,
         ));
     }

@@ -27,7 +27,7 @@ pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
         *max_bad_fraction = 1.0;
     }
     let files = PictureFiles { roots: args.dirs.clone(), list: args.list.clone(), labels: args.labels.clone() };
-    let (report, groups) = pictures::check(&files, &config, args.near)?;
+    let (report, groups) = pictures::check(&files, &config, args.split.into(), args.near)?;
     let in_out = |name: &str| args.out.as_ref().map(|out| out.join(name));
     if let Some(out) = &args.out {
         fs::create_dir_all(out).map_err(at(out))?;
@@ -52,7 +52,10 @@ pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
 /// [`Exit::Usage`] where the file exists, [`Exit::Data`] where the set or too many of its pictures cannot be used,
 /// [`Exit::Io`] where the file cannot be written.
 pub(crate) fn pack(args: &DataPackArgs) -> Result<(), Failure> {
-    let preset = RunFile::from_preset("small", &[]).or_exit(Exit::Bug)?.data.source;
+    let mut preset = RunFile::from_preset("small", &[]).or_exit(Exit::Bug)?.data.source;
+    if let SourceConfig::Folder { exif_rotate, .. } = &mut preset {
+        *exif_rotate = args.exif_rotate;
+    }
     let config = pictures::source_at(&args.data, &preset)?;
     let pictures = pictures::open(&config, args.split.into())?;
     let form = match args.max_side {
@@ -66,7 +69,7 @@ pub(crate) fn pack(args: &DataPackArgs) -> Result<(), Failure> {
         &pictures.manifest.fingerprint,
         &args.out,
         form,
-        pictures::limits(&preset),
+        pictures::decode_options(&preset),
         preset.max_bad_fraction(),
         &|done, total| counter.at(done, total),
     );
@@ -120,7 +123,7 @@ fn describe(report: &ScanReport, groups: &[DuplicateGroup], near_bits: u32) -> R
         result("classes      none: the pictures are unlabelled")?;
     }
     let (exact, near): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.kind == Likeness::Exact);
-    result(&format!("duplicates   {} with the bytes of another, in {} groups", report.duplicates, exact.len()))?;
+    result(&format!("duplicates   {} byte for byte like another, in {} groups", report.duplicates, exact.len()))?;
     let n_near: usize = near.iter().map(|group| group.paths.len()).sum();
     result(&format!("look alike   {n_near} in {} groups, by {near_bits} of 64 bits", near.len()))?;
     for group in groups.iter().take(GROUPS_SHOWN) {

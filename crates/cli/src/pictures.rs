@@ -11,9 +11,9 @@ use serde_json::json;
 use twoview_data::{
     BadFile, CifarConfig, CifarLabels, CifarSource, DuplicateGroup, Fingerprint, FolderConfig, FolderError,
     FolderSource, IdxSource, KnownDuplicates, OnBad, PackSource, PatternsConfig, PatternsSource, PictureFiles,
-    ScanReport, Source, SourceKind, Split, StlPart, StlSource, TarSource, escape_path, read_duplicates,
+    ScanReport, Source, SourceKind, Split, StlPart, StlSource, TarSource, check_source, escape_path, read_duplicates,
 };
-use twoview_pixels::DecodeLimits;
+use twoview_pixels::DecodeOptions;
 
 use crate::{
     failure::{Exit, Failure, OrExit},
@@ -94,7 +94,7 @@ pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Fail
             Ok(said(root, without_report(source, fingerprint)))
         }
         SourceConfig::Tar { root, .. } => {
-            let source = TarSource::open(root, split, folder_config(config).limits).or_exit(Exit::Data)?;
+            let source = TarSource::open(root, split, folder_config(config).decode).or_exit(Exit::Data)?;
             let left_out = source.n_without_picture();
             if left_out > 0 {
                 note(&format!("{}: {left_out} samples hold no picture and are left out", root.display()));
@@ -104,7 +104,7 @@ pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Fail
         }
         SourceConfig::Parquet { root, .. } => open_parquet(root, config, split),
         SourceConfig::Pack { root, .. } => {
-            let source = PackSource::open(root, folder_config(config).limits).or_exit(Exit::Data)?;
+            let source = PackSource::open(root, folder_config(config).decode).or_exit(Exit::Data)?;
             let fingerprint = source.fingerprint();
             Ok(said(root, without_report(source, fingerprint)))
         }
@@ -124,8 +124,8 @@ pub(crate) fn open_labelled(config: &SourceConfig, split: Split) -> Result<Pictu
 
 #[cfg(feature = "parquet")]
 fn open_parquet(root: &Path, config: &SourceConfig, split: Split) -> Result<Pictures, Failure> {
-    let FolderConfig { limits, cache_mib, .. } = folder_config(config);
-    let source = twoview_data::ParquetSource::open(root, split, limits, cache_mib).or_exit(Exit::Data)?;
+    let FolderConfig { decode, cache_mib, .. } = folder_config(config);
+    let source = twoview_data::ParquetSource::open(root, split, decode, cache_mib).or_exit(Exit::Data)?;
     let fingerprint = source.fingerprint();
     Ok(said(root, without_report(source, fingerprint)))
 }
@@ -168,8 +168,9 @@ pub(crate) fn source_at(path: &Path, config: &SourceConfig) -> Result<SourceConf
     let root = absolute(path).map_err(|error| {
         Failure::new(Exit::Data, format!("cannot use {} as a set of pictures: {error}", path.display()))
     })?;
-    let FolderConfig { limits, cache_mib, full_scan_files, on_bad, max_bad_fraction } = folder_config(config);
-    let (max_file_mib, max_megapixels) = (limits.max_file_bytes / MIB, limits.max_pixels / 1_000_000);
+    let FolderConfig { decode, cache_mib, full_scan_files, on_bad, max_bad_fraction } = folder_config(config);
+    let (max_file_mib, max_megapixels) = (decode.max_file_bytes / MIB, decode.max_pixels / 1_000_000);
+    let exif_rotate = decode.exif_rotate;
     if kind == SourceKind::Folder {
         return Ok(SourceConfig::Folder {
             root: Some(root),
@@ -181,6 +182,7 @@ pub(crate) fn source_at(path: &Path, config: &SourceConfig) -> Result<SourceConf
             max_bad_fraction,
             max_file_mib,
             max_megapixels,
+            exif_rotate,
             cache_mib,
         });
     }
@@ -194,11 +196,11 @@ pub(crate) fn source_at(path: &Path, config: &SourceConfig) -> Result<SourceConf
             SourceConfig::Stl { root, part: if has_unlabeled { StlPart::TrainAndUnlabeled } else { StlPart::Train } }
         }
         SourceKind::Idx => SourceConfig::Idx { root },
-        SourceKind::Tar => SourceConfig::Tar { root, max_bad_fraction, max_file_mib, max_megapixels },
+        SourceKind::Tar => SourceConfig::Tar { root, max_bad_fraction, max_file_mib, max_megapixels, exif_rotate },
         SourceKind::Parquet => {
-            SourceConfig::Parquet { root, max_bad_fraction, max_file_mib, max_megapixels, cache_mib }
+            SourceConfig::Parquet { root, max_bad_fraction, max_file_mib, max_megapixels, exif_rotate, cache_mib }
         }
-        SourceKind::Pack => SourceConfig::Pack { root, max_bad_fraction, max_file_mib, max_megapixels },
+        SourceKind::Pack => SourceConfig::Pack { root, max_bad_fraction, max_file_mib, max_megapixels, exif_rotate },
         unknown => return Err(Failure::new(Exit::Bug, format!("{unknown:?} cannot be opened"))),
     })
 }
@@ -259,15 +261,27 @@ fn open_files(files: &PictureFiles, config: &SourceConfig) -> Result<Pictures, F
     Ok(Pictures { source: Arc::new(source), report: Some(report), manifest })
 }
 
-/// Decodes every file, however many, and searches them for duplicates.
+/// Decodes every picture, however many, and searches them for duplicates: of one set that is no folder, or of files.
 ///
 /// # Errors
 /// As [`open`].
 pub(crate) fn check(
     files: &PictureFiles,
     config: &SourceConfig,
+    split: Split,
     near_bits: u32,
 ) -> Result<(ScanReport, Vec<DuplicateGroup>), Failure> {
+    if let ([root], None, None) = (files.roots.as_slice(), &files.list, &files.labels)
+        && root.exists()
+        && SourceKind::detect(root).or_exit(Exit::Data)? != SourceKind::Folder
+    {
+        let Pictures { source, manifest, .. } = open(&source_at(root, config)?, split)?;
+        let fingerprint = manifest.fingerprint.parse().or_exit(Exit::Bug)?;
+        let counter = Counter::start("reading pictures", source.len());
+        let checked = check_source(&*source, root, fingerprint, near_bits, &|done, total| counter.at(done, total));
+        counter.end();
+        return Ok(checked);
+    }
     let counter = Counter::start("reading pictures", 0);
     let config = FolderConfig { cache_mib: 0, ..folder_config(config) };
     let checked = FolderSource::check(files, &config, near_bits, &|done, total| counter.at(done, total));
@@ -321,9 +335,9 @@ impl Pictures {
     }
 }
 
-/// How large files and pictures of a set may be.
-pub(crate) fn limits(config: &SourceConfig) -> DecodeLimits {
-    folder_config(config).limits
+/// How the files of a set are decoded.
+pub(crate) fn decode_options(config: &SourceConfig) -> DecodeOptions {
+    folder_config(config).decode
 }
 
 /// The limits of a set; those in memory have none, so the standard ones stand in when another is opened beside them.
@@ -332,28 +346,29 @@ fn folder_config(config: &SourceConfig) -> FolderConfig {
         SourceConfig::Folder { full_scan_files, on_bad, .. } => (*full_scan_files, *on_bad),
         _ => (STANDARD_FULL_SCAN_FILES, OnBad::Skip),
     };
-    let (max_file_mib, max_megapixels, cache_mib) = match config {
-        SourceConfig::Folder { max_file_mib, max_megapixels, cache_mib, .. }
-        | SourceConfig::Parquet { max_file_mib, max_megapixels, cache_mib, .. } => {
-            (*max_file_mib, *max_megapixels, *cache_mib)
+    let (max_file_mib, max_megapixels, exif_rotate, cache_mib) = match config {
+        SourceConfig::Folder { max_file_mib, max_megapixels, exif_rotate, cache_mib, .. }
+        | SourceConfig::Parquet { max_file_mib, max_megapixels, exif_rotate, cache_mib, .. } => {
+            (*max_file_mib, *max_megapixels, *exif_rotate, *cache_mib)
         }
-        SourceConfig::Tar { max_file_mib, max_megapixels, .. }
-        | SourceConfig::Pack { max_file_mib, max_megapixels, .. } => {
-            (*max_file_mib, *max_megapixels, STANDARD_CACHE_MIB)
+        SourceConfig::Tar { max_file_mib, max_megapixels, exif_rotate, .. }
+        | SourceConfig::Pack { max_file_mib, max_megapixels, exif_rotate, .. } => {
+            (*max_file_mib, *max_megapixels, *exif_rotate, STANDARD_CACHE_MIB)
         }
         SourceConfig::Patterns { .. }
         | SourceConfig::Cifar { .. }
         | SourceConfig::Stl { .. }
         | SourceConfig::Idx { .. } => {
-            let (limits, cache_mib) = (DecodeLimits::STANDARD, STANDARD_CACHE_MIB);
-            return FolderConfig { limits, cache_mib, full_scan_files, on_bad, max_bad_fraction: 0.2 };
+            let (decode, cache_mib) = (DecodeOptions::STANDARD, STANDARD_CACHE_MIB);
+            return FolderConfig { decode, cache_mib, full_scan_files, on_bad, max_bad_fraction: 0.2 };
         }
     };
-    let limits = DecodeLimits {
+    let decode = DecodeOptions {
         max_file_bytes: max_file_mib.saturating_mul(MIB),
         max_pixels: max_megapixels.saturating_mul(1_000_000),
+        exif_rotate,
     };
-    FolderConfig { limits, cache_mib, full_scan_files, on_bad, max_bad_fraction: config.max_bad_fraction() }
+    FolderConfig { decode, cache_mib, full_scan_files, on_bad, max_bad_fraction: config.max_bad_fraction() }
 }
 
 /// Names the unusable files; all of them are in the run's bad_files.jsonl, the first few on the terminal.

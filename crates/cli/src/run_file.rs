@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use twoview_augment::AugmentConfig;
-use twoview_data::{CifarLabels, OnBad, StlPart};
+use twoview_data::{CifarLabels, OnBad, PixelType, StlPart};
 use twoview_encoder::{EncoderConfig, HeadConfig};
 use twoview_eval::{KnnConfig, LinearProbeConfig};
 use twoview_loss::ObjectiveConfig;
@@ -45,6 +45,9 @@ pub(crate) struct DataConfig {
     pub(crate) batch_size: usize,
     /// Threads that make views. Operational: changes no result.
     pub(crate) workers: usize,
+    /// How views travel to the device: as numbers, or as bytes that it normalizes, in a quarter of the memory.
+    #[serde(default)]
+    pub(crate) pixels: PixelType,
     /// A list of pictures that show the same thing, as `twoview data check --duplicates FILE` writes it: they are not
     /// taken for negatives of each other. Files with the same bytes never are, with or without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +82,9 @@ pub(crate) enum SourceConfig {
         max_file_mib: u64,
         /// A larger picture is refused before it is decoded.
         max_megapixels: u64,
+        /// Turn pictures as their EXIF data says; otherwise they are seen as they are stored.
+        #[serde(default)]
+        exif_rotate: bool,
         /// Decoded pictures are kept in memory as long as they fit. Operational: changes no result.
         cache_mib: u64,
     },
@@ -113,6 +119,9 @@ pub(crate) enum SourceConfig {
         max_file_mib: u64,
         /// A larger picture is refused before it is decoded.
         max_megapixels: u64,
+        /// Turn pictures as their EXIF data says; otherwise they are seen as they are stored.
+        #[serde(default)]
+        exif_rotate: bool,
     },
     /// Parquet files: one, or a folder of them.
     Parquet {
@@ -124,6 +133,9 @@ pub(crate) enum SourceConfig {
         max_file_mib: u64,
         /// A larger picture is refused before it is decoded.
         max_megapixels: u64,
+        /// Turn pictures as their EXIF data says; otherwise they are seen as they are stored.
+        #[serde(default)]
+        exif_rotate: bool,
         /// Unpacked row groups are kept in memory as long as they fit. Operational: changes no result.
         cache_mib: u64,
     },
@@ -137,6 +149,9 @@ pub(crate) enum SourceConfig {
         max_file_mib: u64,
         /// A larger picture is refused before it is decoded.
         max_megapixels: u64,
+        /// Turn pictures as their EXIF data says; otherwise they are seen as they are stored.
+        #[serde(default)]
+        exif_rotate: bool,
     },
 }
 

@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use burn::tensor::Device;
 use twoview_augment::AugmentError;
-use twoview_data::{Loader, LoaderConfig, LoaderError, OnBad, PixelType, Source};
+use twoview_data::{Loader, LoaderConfig, LoaderError, OnBad, Source};
 use twoview_eval::{KnnConfig, LinearProbeError};
 use twoview_loss::{Objective, ObjectiveConfig, ObjectiveError};
 use twoview_optim::{OptimizerError, Schedule, ScheduleError, SpanError};
@@ -117,7 +117,7 @@ impl RunPlan {
                 drop_last: true,
                 workers: file.data.workers,
                 prefetch: PREFETCH,
-                pixels: PixelType::F32,
+                pixels: file.data.pixels,
             },
         )?;
         let per_epoch = loader.batches_per_epoch() as u64;

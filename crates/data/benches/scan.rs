@@ -27,7 +27,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use twoview_data::{FolderConfig, FolderSource, OnBad, ReadBuffers, Source as _};
-use twoview_pixels::{DecodeLimits, Image, encode_png};
+use twoview_pixels::{DecodeOptions, Image, encode_png};
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
@@ -40,7 +40,7 @@ fn main() {
 
     for (what, full_scan_files) in [("headers", 0), ("headers again", 0), ("complete", usize::MAX)] {
         let config = FolderConfig {
-            limits: DecodeLimits::STANDARD,
+            decode: DecodeOptions::STANDARD,
             cache_mib: 0,
             full_scan_files,
             on_bad: OnBad::Skip,

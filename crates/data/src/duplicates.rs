@@ -44,16 +44,16 @@ pub struct DuplicateGroup {
 }
 
 /// Sets that grow together: union by the smaller number, so that a set is called by its first member.
-pub(crate) struct Sets {
+struct Sets {
     parent: Vec<u32>,
 }
 
 impl Sets {
-    pub(crate) fn new(n: usize) -> Self {
+    fn new(n: usize) -> Self {
         Self { parent: (0..u32::try_from(n).unwrap_or(u32::MAX)).collect() }
     }
 
-    pub(crate) fn first_of(&mut self, mut i: u32) -> u32 {
+    fn first_of(&mut self, mut i: u32) -> u32 {
         while self.parent[i as usize] != i {
             let grandparent = self.parent[self.parent[i as usize] as usize];
             self.parent[i as usize] = grandparent;
@@ -62,19 +62,50 @@ impl Sets {
         i
     }
 
-    pub(crate) fn join(&mut self, a: u32, b: u32) {
+    fn join(&mut self, a: u32, b: u32) {
         let (a, b) = (self.first_of(a), self.first_of(b));
         self.parent[a.max(b) as usize] = a.min(b);
     }
 
     /// The sets of more than one member, by their first; members ascend.
-    pub(crate) fn groups(&mut self) -> Vec<Vec<u32>> {
+    fn groups(&mut self) -> Vec<Vec<u32>> {
         let mut by_first: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for i in 0..u32::try_from(self.parent.len()).unwrap_or(u32::MAX) {
             by_first.entry(self.first_of(i)).or_default().push(i);
         }
         by_first.into_values().filter(|members| members.len() > 1).collect()
     }
+}
+
+/// What pictures of a source show the same: first those in `same_as`, each with the first of its kind, then those whose
+/// looks are alike within `near_bits`.
+pub(crate) fn duplicate_groups(
+    source: &dyn Source,
+    same_as: &HashMap<u32, u32>,
+    looks: &[(u32, Look)],
+    near_bits: u32,
+) -> Vec<DuplicateGroup> {
+    let mut sets = Sets::new(source.len());
+    same_as.iter().for_each(|(&i, &first)| sets.join(first, i));
+    let mut groups = Vec::new();
+    let name = |&i: &u32| source.name(i as usize).into_owned();
+    for members in sets.groups() {
+        groups.push(DuplicateGroup { kind: Likeness::Exact, distance: 0, paths: members.iter().map(name).collect() });
+    }
+    // What is the same looks the same; one of them stands for all.
+    let distinct: Vec<(u32, Look)> = looks.iter().filter(|(i, _)| !same_as.contains_key(i)).cloned().collect();
+    join_near(&distinct, near_bits, &mut sets);
+    let looks: HashMap<u32, &Look> = distinct.iter().map(|(i, look)| (*i, look)).collect();
+    for members in sets.groups() {
+        let shown: Vec<&Look> = members.iter().filter_map(|i| looks.get(i).copied()).collect();
+        if let [first, others @ ..] = shown.as_slice()
+            && !others.is_empty()
+        {
+            let distance = others.iter().map(|other| first.distance(other)).max().unwrap_or(0);
+            groups.push(DuplicateGroup { kind: Likeness::Near, distance, paths: members.iter().map(name).collect() });
+        }
+    }
+    groups
 }
 
 /// Joins what looks alike: hashes that differ in at most `near_bits` bits, verified on the small pictures.
@@ -85,7 +116,7 @@ impl Sets {
 /// # Source
 /// Norouzi, Punjani, Fleet, *Fast Search in Hamming Space with Multi-Index Hashing*, CVPR 2012.
 /// <https://arxiv.org/abs/1307.2982>
-pub(crate) fn join_near(looks: &[(u32, Look)], near_bits: u32, sets: &mut Sets) {
+fn join_near(looks: &[(u32, Look)], near_bits: u32, sets: &mut Sets) {
     let near_bits = near_bits.min(MAX_NEAR_BITS);
     for band in 0..BANDS {
         let value = |look: &Look| {

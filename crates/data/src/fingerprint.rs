@@ -1,5 +1,7 @@
 //! A 128-bit name for a set of pictures or for the bytes of one file.
 
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::{fmt, io};
 
 use serde::{Serialize, Serializer};
@@ -60,6 +62,15 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// Reads what [`Display`](fmt::Display) writes.
+impl FromStr for Fingerprint {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Fingerprint({self})")
@@ -81,5 +92,7 @@ mod tests {
     fn is_xxh3_with_128_bits() {
         assert_eq!(Fingerprint::of(b"").to_string(), "99aa06d3014798d86001c324468d497f");
         assert_ne!(Fingerprint::of(b"a"), Fingerprint::of(b"b"));
+        let read = Fingerprint::of(b"a").to_string().parse();
+        assert_eq!(read, Ok(Fingerprint::of(b"a")));
     }
 }

@@ -12,15 +12,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use twoview_pixels::{DecodeError, DecodeLimits, Format, Header, Image, decode, decode_into, read_header};
+use twoview_pixels::{DecodeError, DecodeOptions, Format, Header, Image, decode, decode_into, read_header};
 
-use crate::duplicates::{DuplicateGroup, Likeness, Sets, join_near};
+use crate::duplicates::{DuplicateGroup, duplicate_groups};
 use crate::escaped_path::{escape_relative, sort_key};
 use crate::file_table::FileTable;
 use crate::folder_listing::{EXTENSIONS, Listing};
 use crate::label_table::{LabelTable, TableError};
 use crate::perceptual_hash::Look;
 use crate::picture_files::{Gathered, PictureFiles};
+use crate::scan_report::empty_classes;
 use crate::source::{Problem, ReadBuffers, SampleError, Source};
 use crate::{BadFile, ClassCount, Fingerprint, ScanReport, SizeRange, escape_path};
 
@@ -32,8 +33,8 @@ const PARTS: [&str; 8] = ["test", "testing", "train", "training", "unlabeled", "
 #[serde(deny_unknown_fields)]
 pub struct FolderConfig {
     /// Largest file and largest picture that are decoded; anything beyond is a bad file.
-    #[serde(with = "LimitsFields")]
-    pub limits: DecodeLimits,
+    #[serde(with = "DecodeFields")]
+    pub decode: DecodeOptions,
     /// Memory for decoded pixels in MiB. Pictures that fit are kept once they have been decoded.
     pub cache_mib: u64,
     /// Up to this many files, each is read and decoded completely when the folder is opened. Of more files only the
@@ -55,12 +56,13 @@ pub enum OnBad {
     Fail,
 }
 
-/// The fields of [`DecodeLimits`] as they stand in a config.
+/// The fields of [`DecodeOptions`] as they stand in a config.
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "DecodeLimits", deny_unknown_fields)]
-struct LimitsFields {
+#[serde(remote = "DecodeOptions", deny_unknown_fields)]
+struct DecodeFields {
     max_file_bytes: u64,
     max_pixels: u64,
+    exif_rotate: bool,
 }
 
 /// Pictures in files: those below one or several folders, or those that a list names.
@@ -107,7 +109,7 @@ struct LimitsFields {
 #[derive(Debug)]
 pub struct FolderSource {
     roots: Vec<PathBuf>,
-    limits: DecodeLimits,
+    decode: DecodeOptions,
     files: FileTable,
     headers_only: bool,
     /// Pixels by number; empty without a cache.
@@ -251,7 +253,7 @@ impl FolderSource {
     ) -> Result<(Self, Vec<DuplicateGroup>), FolderError> {
         let config = FolderConfig { full_scan_files: usize::MAX, ..*config };
         let (source, looks) = Self::scan(files, &config, true, progress)?;
-        let groups = source.duplicate_groups(&looks, near_bits);
+        let groups = duplicate_groups(&source, &source.same_as, &looks, near_bits);
         Ok((source, groups))
     }
 
@@ -282,7 +284,7 @@ impl FolderSource {
         let headers_only = candidates.len() > config.full_scan_files;
         let scanner = Scanner {
             roots: &roots,
-            limits: config.limits,
+            decode: config.decode,
             headers_only,
             with_looks,
             free_bytes: AtomicU64::new(config.cache_mib.saturating_mul(1 << 20)),
@@ -325,8 +327,8 @@ impl FolderSource {
             }
         }
         let free_bytes = scanner.free_bytes;
-        let limits = config.limits;
-        let source = Self { roots, limits, files: table, headers_only, pixels, free_bytes, same_as, classes, report };
+        let decode = config.decode;
+        let source = Self { roots, decode, files: table, headers_only, pixels, free_bytes, same_as, classes, report };
         Ok((source, looks))
     }
 
@@ -353,38 +355,6 @@ impl FolderSource {
         self.files.memory()
             + self.pixels.capacity() * size_of::<OnceLock<Box<Image>>>()
             + self.same_as.capacity() * size_of::<(u32, u32)>()
-    }
-
-    fn duplicate_groups(&self, looks: &[(u32, Look)], near_bits: u32) -> Vec<DuplicateGroup> {
-        let mut sets = Sets::new(self.len());
-        self.same_as.iter().for_each(|(&i, &first)| sets.join(first, i));
-        let mut groups = Vec::new();
-        let name = |&i: &u32| self.name(i as usize).into_owned();
-        for members in sets.groups() {
-            groups.push(DuplicateGroup {
-                kind: Likeness::Exact,
-                distance: 0,
-                paths: members.iter().map(name).collect(),
-            });
-        }
-        // Files with the same bytes look the same; one of them stands for all.
-        let distinct: Vec<(u32, Look)> = looks.iter().filter(|(i, _)| !self.same_as.contains_key(i)).cloned().collect();
-        join_near(&distinct, near_bits, &mut sets);
-        let looks: HashMap<u32, &Look> = distinct.iter().map(|(i, look)| (*i, look)).collect();
-        for members in sets.groups() {
-            let shown: Vec<&Look> = members.iter().filter_map(|i| looks.get(i).copied()).collect();
-            if let [first, others @ ..] = shown.as_slice()
-                && !others.is_empty()
-            {
-                let distance = others.iter().map(|other| first.distance(other)).max().unwrap_or(0);
-                groups.push(DuplicateGroup {
-                    kind: Likeness::Near,
-                    distance,
-                    paths: members.iter().map(name).collect(),
-                });
-            }
-        }
-        groups
     }
 
     /// Keeps the pixels of picture `i` if there is room.
@@ -445,7 +415,7 @@ impl Source for FolderSource {
         }
         self.read_file(i, buffers)?;
         let ReadBuffers { bytes, image } = buffers;
-        decode_into(bytes, &self.limits, image)
+        decode_into(bytes, &self.decode, image)
             .map_err(|error| SampleError { path: self.path(i), problem: Problem::Decode(error) })?;
         self.keep(i, image);
         Ok(image)
@@ -454,7 +424,7 @@ impl Source for FolderSource {
     fn read_file(&self, i: usize, buffers: &mut ReadBuffers) -> Result<bool, SampleError> {
         let path = self.path(i);
         let bytes = &mut buffers.bytes;
-        let read = read_file(&path, &self.limits, bytes).and_then(|modified| {
+        let read = read_file(&path, &self.decode, bytes).and_then(|modified| {
             let seal = if self.headers_only { seal_of_head(bytes, modified) } else { seal_of_all(bytes) };
             let (scanned_bytes, found_bytes) = (self.files.bytes(i), bytes.len() as u64);
             let is_same = scanned_bytes == found_bytes && self.files.seal(i) == seal;
@@ -512,7 +482,7 @@ struct Scan {
 /// Everything the scan of a file depends on.
 struct Scanner<'a> {
     roots: &'a [PathBuf],
-    limits: DecodeLimits,
+    decode: DecodeOptions,
     headers_only: bool,
     with_looks: bool,
     free_bytes: AtomicU64,
@@ -546,9 +516,9 @@ impl Scanner<'_> {
 
     fn scan_whole(&self, path: &Path) -> Result<Scan, Problem> {
         let mut bytes = Vec::new();
-        read_file(path, &self.limits, &mut bytes)?;
-        let Header { format, .. } = read_header(&bytes, &self.limits).map_err(Problem::Decode)?;
-        let image = decode(&bytes, &self.limits).map_err(Problem::Decode)?;
+        read_file(path, &self.decode, &mut bytes)?;
+        let Header { format, .. } = read_header(&bytes, &self.decode).map_err(Problem::Decode)?;
+        let image = decode(&bytes, &self.decode).map_err(Problem::Decode)?;
         Ok(Scan {
             width: image.width(),
             height: image.height(),
@@ -562,15 +532,15 @@ impl Scanner<'_> {
 
     fn scan_head(&self, path: &Path) -> Result<Scan, Problem> {
         use DecodeError as E;
-        let (mut file, size, modified) = open_file(path, &self.limits)?;
+        let (mut file, size, modified) = open_file(path, &self.decode)?;
         let mut bytes = Vec::new();
         file.by_ref().take(HEAD_BYTES).read_to_end(&mut bytes).map_err(Problem::Read)?;
         let seal = seal_of_head(&bytes, modified);
-        let header = match read_header(&bytes, &self.limits) {
+        let header = match read_header(&bytes, &self.decode) {
             // Some headers are longer, and a TIFF file may have its own at its end.
             Err(error) if size > HEAD_BYTES && !matches!(error, E::UnknownFormat { .. } | E::TooManyPixels { .. }) => {
                 file.take(size - HEAD_BYTES).read_to_end(&mut bytes).map_err(Problem::Read)?;
-                read_header(&bytes, &self.limits)
+                read_header(&bytes, &self.decode)
             }
             known => known,
         };
@@ -593,23 +563,23 @@ fn seal_of_head(bytes: &[u8], modified: i64) -> [u8; 16] {
 }
 
 /// Reads a whole file and never more than the limit, even when the file grows meanwhile; tells when it was modified.
-fn read_file(path: &Path, limits: &DecodeLimits, bytes: &mut Vec<u8>) -> Result<i64, Problem> {
-    let (file, _, modified) = open_file(path, limits)?;
+fn read_file(path: &Path, decode: &DecodeOptions, bytes: &mut Vec<u8>) -> Result<i64, Problem> {
+    let (file, _, modified) = open_file(path, decode)?;
     // One byte more than allowed is enough for the decoder to refuse a file that has grown since.
     bytes.clear();
-    file.take(limits.max_file_bytes.saturating_add(1)).read_to_end(bytes).map_err(Problem::Read)?;
+    file.take(decode.max_file_bytes.saturating_add(1)).read_to_end(bytes).map_err(Problem::Read)?;
     Ok(modified)
 }
 
 /// Opens a regular file within the limit, with its size and time of modification.
-fn open_file(path: &Path, limits: &DecodeLimits) -> Result<(File, u64, i64), Problem> {
+fn open_file(path: &Path, decode: &DecodeOptions) -> Result<(File, u64, i64), Problem> {
     // Opening a pipe would wait for somebody to write to it.
     if !fs::metadata(path).map_err(Problem::Read)?.is_file() {
         return Err(Problem::NotAFile);
     }
     let file = File::open(path).map_err(Problem::Read)?;
     let metadata = file.metadata().map_err(Problem::Read)?;
-    let (bytes, max_file_bytes) = (metadata.len(), limits.max_file_bytes);
+    let (bytes, max_file_bytes) = (metadata.len(), decode.max_file_bytes);
     if bytes > max_file_bytes {
         return Err(Problem::Decode(DecodeError::FileTooLarge { bytes, max_file_bytes }));
     }
@@ -650,7 +620,7 @@ fn same_as(roots: &[PathBuf], good: &[Good<'_>], scanner: &Scanner<'_>) -> HashM
     let content = |&i: &u32| {
         let good = &good[i as usize];
         let mut bytes = Vec::new();
-        let read = read_file(&roots[good.root as usize].join(good.relative), &scanner.limits, &mut bytes);
+        let read = read_file(&roots[good.root as usize].join(good.relative), &scanner.decode, &mut bytes);
         (read.is_ok() && bytes.len() as u64 == good.scan.bytes).then(|| (i, seal_of_all(&bytes)))
     };
     let contents: Vec<(u32, [u8; 16])> = members.par_iter().filter_map(content).collect();
@@ -831,11 +801,6 @@ fn identity(good: &[Good<'_>], headers_only: bool, by_table: bool) -> Fingerprin
         hashes.extend(Fingerprint::of(&record).to_le_bytes());
     }
     Fingerprint::of(&hashes)
-}
-
-fn empty_classes(counts: &[ClassCount]) -> Vec<String> {
-    let empty = counts.iter().filter(|count| count.pictures == 0);
-    empty.map(|count| format!("class `{}` has no usable picture", count.name)).collect()
 }
 
 fn notes(listing: &Listing, candidates: &[(u32, PathBuf)], good: &[Good<'_>], counts: &[ClassCount]) -> Vec<String> {

@@ -42,6 +42,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod check_source;
 mod cifar_source;
 mod class_names;
 mod duplicates;
@@ -81,6 +82,7 @@ mod tar_source;
 mod view_batch;
 mod write_pack;
 
+pub use check_source::check_source;
 pub use cifar_source::{CifarConfig, CifarLabels, CifarSource};
 pub use duplicates::{
     DuplicateGroup, DuplicatesError, KnownDuplicates, Likeness, MAX_NEAR_BITS, NEAR_BITS, duplicates_text,

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use twoview_pixels::{DecodeError, DecodeLimits, Image, decode_into};
+use twoview_pixels::{DecodeError, DecodeOptions, Image, decode_into};
 use twox_hash::XxHash3_64;
 
 use crate::fixed_file::FixedFile;
@@ -28,15 +28,15 @@ use crate::{Fingerprint, PackForm, Problem, ReadBuffers, SampleError, Source, es
 /// ```
 /// use std::path::Path;
 /// use twoview_data::{PackForm, PackSource, PatternsConfig, PatternsSource, Source, Split, write_pack};
-/// use twoview_pixels::DecodeLimits;
+/// use twoview_pixels::DecodeOptions;
 ///
 /// let pictures = PatternsSource::new(PatternsConfig { seed: 0, split: Split::Train, per_class: 2 })?;
 /// let folder = tempfile::tempdir()?;
 /// let file = folder.path().join("patterns.pack");
-/// let limits = DecodeLimits::STANDARD;
-/// write_pack(&pictures, &pictures.fingerprint().to_string(), &file, PackForm::Decoded, limits, 0.0, &|_, _| {})?;
+/// let options = DecodeOptions::STANDARD;
+/// write_pack(&pictures, &pictures.fingerprint().to_string(), &file, PackForm::Decoded, options, 0.0, &|_, _| {})?;
 ///
-/// let pack = PackSource::open(&file, limits)?;
+/// let pack = PackSource::open(&file, options)?;
 /// assert_eq!((pack.len(), pack.name(17)), (20, "stripes/0001.png".into()));
 /// assert_eq!(pack.image(17)?, pictures.image(17)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -44,7 +44,7 @@ use crate::{Fingerprint, PackForm, Problem, ReadBuffers, SampleError, Source, es
 #[derive(Debug)]
 pub struct PackSource {
     file: FixedFile,
-    limits: DecodeLimits,
+    decode: DecodeOptions,
     records: Vec<Record>,
     names: String,
     /// Where each name begins.
@@ -120,7 +120,7 @@ impl PackSource {
     ///
     /// # Errors
     /// [`PackError`] when the file cannot be read, is no pack, is of another version, is truncated or damaged.
-    pub fn open(path: &Path, limits: DecodeLimits) -> Result<Self, PackError> {
+    pub fn open(path: &Path, decode: DecodeOptions) -> Result<Self, PackError> {
         // A folder that holds nothing but one pack is as good as the pack.
         let path = &only_pack_in(path).unwrap_or_else(|| path.to_owned());
         let unreadable = |reason| PackError::Unreadable { path: path.to_owned(), reason };
@@ -151,7 +151,7 @@ impl PackSource {
         if !cuts_fit {
             return Err(corrupt("its names do not fit its pictures"));
         }
-        Ok(Self { file, limits, records, names, name_starts, meta, fingerprint })
+        Ok(Self { file, decode, records, names, name_starts, meta, fingerprint })
     }
 
     /// How the pack was made.
@@ -166,7 +166,7 @@ impl PackSource {
 
     /// The bytes of a record that are its picture, compared with their checksum.
     fn read_checked(&self, record: &Record, out: &mut Vec<u8>) -> Result<(), Problem> {
-        read_bytes(&self.file, place(record), &self.limits, out)?;
+        read_bytes(&self.file, place(record), &self.decode, out)?;
         compare(record, out)
     }
 
@@ -175,10 +175,10 @@ impl PackSource {
         match record.codec {
             Codec::File => {
                 self.read_checked(record, bytes)?;
-                decode_into(bytes, &self.limits, image).map_err(Problem::Decode)
+                decode_into(bytes, &self.decode, image).map_err(Problem::Decode)
             }
             Codec::Rgb8 => {
-                let (width, height, max_pixels) = (record.width, record.height, self.limits.max_pixels);
+                let (width, height, max_pixels) = (record.width, record.height, self.decode.max_pixels);
                 if u64::from(width) * u64::from(height) > max_pixels {
                     return Err(Problem::Decode(DecodeError::TooManyPixels { width, height, max_pixels }));
                 }

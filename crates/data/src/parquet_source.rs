@@ -15,7 +15,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, FileReader, Length};
 use parquet::file::serialized_reader::SerializedFileReader;
 use serde::Deserialize;
-use twoview_pixels::{DecodeError, DecodeLimits, Image, decode_into};
+use twoview_pixels::{DecodeError, DecodeOptions, Image, decode_into};
 
 use crate::class_names::{in_byte_order, of_numbers};
 use crate::fixed_file::FixedFile;
@@ -53,7 +53,7 @@ const SAMPLED_BYTES: u64 = 4096;
 /// <https://huggingface.co/docs/datasets/about_arrow>, <https://parquet.apache.org/docs/file-format/>
 #[derive(Debug)]
 pub struct ParquetSource {
-    limits: DecodeLimits,
+    decode: DecodeOptions,
     files: Vec<Shard>,
     groups: Vec<Group>,
     labels: Vec<u32>,
@@ -135,7 +135,7 @@ impl ParquetSource {
     ///
     /// # Errors
     /// [`ParquetError`] when there is no such file, one cannot be read, or has no column of pictures.
-    pub fn open(path: &Path, split: Split, limits: DecodeLimits, cache_mib: u64) -> Result<Self, ParquetError> {
+    pub fn open(path: &Path, split: Split, decode: DecodeOptions, cache_mib: u64) -> Result<Self, ParquetError> {
         let (mut files, mut groups, mut labels, mut identity) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut names = None;
         let mut end = 0;
@@ -165,7 +165,7 @@ impl ParquetSource {
         let class_names = classes.join("\0");
         let parts = [b"parquet", identity.as_slice(), &label_bytes, class_names.as_bytes()];
         let fingerprint = Fingerprint::of_parts(parts);
-        Ok(Self { limits, files, groups, labels, classes, fingerprint, cache: Mutex::new(cache) })
+        Ok(Self { decode, files, groups, labels, classes, fingerprint, cache: Mutex::new(cache) })
     }
 
     /// A name for this set of pictures that changes with any label, number or size in it and, as far as the ends of the
@@ -188,7 +188,7 @@ impl ParquetSource {
             let group = self.group(at)?;
             let picture = group.get(row).and_then(Option::as_ref);
             let bytes = picture.ok_or(Problem::Missing("its bytes are null, it only names a file elsewhere"))?.data();
-            let max_file_bytes = self.limits.max_file_bytes;
+            let max_file_bytes = self.decode.max_file_bytes;
             if bytes.len() as u64 > max_file_bytes {
                 return Err(Problem::Decode(DecodeError::FileTooLarge { bytes: bytes.len() as u64, max_file_bytes }));
             }
@@ -239,7 +239,7 @@ impl Source for ParquetSource {
 
     fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
         let image = &mut buffers.image;
-        self.with_bytes(i, |bytes| decode_into(bytes, &self.limits, image).map_err(Problem::Decode))?;
+        self.with_bytes(i, |bytes| decode_into(bytes, &self.decode, image).map_err(Problem::Decode))?;
         Ok(image)
     }
 

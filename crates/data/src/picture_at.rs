@@ -1,6 +1,6 @@
 //! A picture file that lies within another file.
 
-use twoview_pixels::{DecodeError, DecodeLimits, Image, decode_into};
+use twoview_pixels::{DecodeError, DecodeOptions, Image, decode_into};
 
 use crate::fixed_file::FixedFile;
 use crate::{Problem, ReadBuffers};
@@ -16,10 +16,10 @@ pub(crate) struct ByteRange {
 pub(crate) fn read_bytes(
     file: &FixedFile,
     place: ByteRange,
-    limits: &DecodeLimits,
+    decode: &DecodeOptions,
     out: &mut Vec<u8>,
 ) -> Result<(), Problem> {
-    let max_file_bytes = limits.max_file_bytes;
+    let max_file_bytes = decode.max_file_bytes;
     if place.bytes > max_file_bytes {
         return Err(Problem::Decode(DecodeError::FileTooLarge { bytes: place.bytes, max_file_bytes }));
     }
@@ -30,11 +30,11 @@ pub(crate) fn read_bytes(
 pub(crate) fn read_picture<'a>(
     file: &FixedFile,
     place: ByteRange,
-    limits: &DecodeLimits,
+    decode: &DecodeOptions,
     buffers: &'a mut ReadBuffers,
 ) -> Result<&'a Image, Problem> {
     let ReadBuffers { bytes, image } = buffers;
-    read_bytes(file, place, limits, bytes)?;
-    decode_into(bytes, limits, image).map_err(Problem::Decode)?;
+    read_bytes(file, place, decode, bytes)?;
+    decode_into(bytes, decode, image).map_err(Problem::Decode)?;
     Ok(image)
 }

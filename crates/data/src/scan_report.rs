@@ -60,6 +60,12 @@ pub struct ClassCount {
     pub pictures: usize,
 }
 
+/// A remark for every class that no picture is left of.
+pub(crate) fn empty_classes(counts: &[ClassCount]) -> Vec<String> {
+    let empty = counts.iter().filter(|count| count.pictures == 0);
+    empty.map(|count| format!("class `{}` has no usable picture", count.name)).collect()
+}
+
 /// A file that was left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BadFile {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use twoview_pixels::{DecodeLimits, Image};
+use twoview_pixels::{DecodeOptions, Image};
 
 use crate::class_names::of_numbers;
 use crate::escaped_path::escape_relative;
@@ -53,7 +53,7 @@ const SAMPLED_BYTES: u64 = 4096;
 /// <https://github.com/webdataset/webdataset>
 #[derive(Debug)]
 pub struct TarSource {
-    limits: DecodeLimits,
+    decode: DecodeOptions,
     /// Each with its name below the folder they have in common.
     shards: Vec<(FixedFile, String)>,
     samples: Vec<Sample>,
@@ -92,7 +92,7 @@ impl TarSource {
     ///
     /// # Errors
     /// [`TarError`] when there is no shard, one is compressed, truncated or no archive, or no sample has a picture.
-    pub fn open(path: &Path, split: Split, limits: DecodeLimits) -> Result<Self, TarError> {
+    pub fn open(path: &Path, split: Split, decode: DecodeOptions) -> Result<Self, TarError> {
         let paths = shards(path, split)?;
         let mut indexed = paths.par_iter().map(|path| index_shard(path)).collect::<Result<Vec<Shard>, TarError>>()?;
         if indexed.len() > MAX_OPEN {
@@ -127,7 +127,7 @@ impl TarSource {
         let mut labels: Vec<u32> = labels.into_iter().collect::<Option<_>>().unwrap_or_default();
         let classes = if labels.is_empty() { Vec::new() } else { of_numbers(&mut labels) };
         Ok(Self {
-            limits,
+            decode,
             shards: indexed.into_iter().map(|shard| named(shard.file, root)).collect(),
             samples,
             labels,
@@ -178,13 +178,13 @@ impl Source for TarSource {
 
     fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
         let sample = &self.samples[i];
-        read_picture(self.shard(sample), sample.place, &self.limits, buffers)
+        read_picture(self.shard(sample), sample.place, &self.decode, buffers)
             .map_err(|problem| SampleError { path: self.path(i), problem })
     }
 
     fn read_file(&self, i: usize, buffers: &mut ReadBuffers) -> Result<bool, SampleError> {
         let sample = &self.samples[i];
-        read_bytes(self.shard(sample), sample.place, &self.limits, &mut buffers.bytes)
+        read_bytes(self.shard(sample), sample.place, &self.decode, &mut buffers.bytes)
             .map_err(|problem| SampleError { path: self.path(i), problem })?;
         Ok(true)
     }

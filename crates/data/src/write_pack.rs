@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use twoview_pixels::{CropBox, DecodeLimits, EncodeError, Filter, Image, Planes, Workspace, encode_png, resized_crop};
+use twoview_pixels::{CropBox, DecodeOptions, EncodeError, Filter, Image, Planes, Workspace, encode_png, resized_crop};
 use twox_hash::XxHash3_64;
 
 use crate::pack_format::{ALIGNED_BYTES, Codec, Header, NO_LABEL, PAGE, RECORD_BYTES, Record};
@@ -104,7 +104,7 @@ pub fn write_pack(
     source_fingerprint: &str,
     out: &Path,
     form: PackForm,
-    limits: DecodeLimits,
+    decode: DecodeOptions,
     max_bad_fraction: f64,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<PackReport, WritePackError> {
@@ -129,7 +129,7 @@ pub fn write_pack(
     let n = source.len();
     for begin in (0..n).step_by(AT_ONCE) {
         let end = (begin + AT_ONCE).min(n);
-        let prepare = |buffers: &mut ReadBuffers, i| prepare(source, i, form, limits, buffers);
+        let prepare = |buffers: &mut ReadBuffers, i| prepare(source, i, form, decode, buffers);
         let prepared: Vec<_> = (begin..end).into_par_iter().map_init(ReadBuffers::default, prepare).collect();
         for (i, prepared) in (begin..end).zip(prepared) {
             match prepared {
@@ -184,13 +184,13 @@ fn prepare(
     source: &dyn Source,
     i: usize,
     form: PackForm,
-    limits: DecodeLimits,
+    decode: DecodeOptions,
     buffers: &mut ReadBuffers,
 ) -> Result<Blob, SampleError> {
     let failed = |problem| SampleError { path: source.path(i), problem };
     if form != PackForm::Decoded && source.read_file(i, buffers)? {
         let ReadBuffers { bytes, image } = buffers;
-        twoview_pixels::decode_into(bytes, &limits, image).map_err(|error| failed(Problem::Decode(error)))?;
+        twoview_pixels::decode_into(bytes, &decode, image).map_err(|error| failed(Problem::Decode(error)))?;
         let (width, height) = (image.width(), image.height());
         return match shrink(image, form).map_err(failed)? {
             Some(blob) => Ok(blob),

@@ -16,9 +16,9 @@ use twoview_data::{
     CifarConfig, CifarLabels, CifarSource, IdxSource, PackForm, PackSource, ReadBuffers, Source, Split, StlPart,
     StlSource, TarSource,
 };
-use twoview_pixels::DecodeLimits;
+use twoview_pixels::DecodeOptions;
 
-const LIMITS: DecodeLimits = DecodeLimits { max_file_bytes: 1 << 20, max_pixels: 1 << 16 };
+const OPTIONS: DecodeOptions = DecodeOptions { max_file_bytes: 1 << 20, max_pixels: 1 << 16, exif_rotate: false };
 /// All files here are smaller than 100 KB. The most that any of them may make of it are the tables of a PNG decoder and,
 /// of compressed IDX, 1032 times its length.
 const MOST_AT_ONCE: usize = 20 << 20;
@@ -126,7 +126,7 @@ fn targets() -> Vec<Target> {
     let cifar = |root: &Path| read_all(CifarSource::open(root, FINE));
     let stl_train = |root: &Path| read_all(StlSource::open(root, StlPart::Train));
     let idx_train = |root: &Path| read_all(IdxSource::open(root, Split::Train));
-    let open_pack = |root: &Path| read_all(PackSource::open(&root.join("set.pack"), LIMITS));
+    let open_pack = |root: &Path| read_all(PackSource::open(&root.join("set.pack"), OPTIONS));
     vec![
         target(|root| cifar10_binary(root, 0), "data_batch_2.bin", cifar),
         target(|root| cifar10_binary(root, 0), "batches.meta.txt", cifar),
@@ -140,7 +140,7 @@ fn targets() -> Vec<Target> {
             |root| tar_shards(root, 0),
             "train-000.tar",
             |root| {
-                read_all(TarSource::open(root, Split::Train, LIMITS));
+                read_all(TarSource::open(root, Split::Train, OPTIONS));
             },
         ),
         target(|root| drop(pack(root, PackForm::Original, 0)), "set.pack", open_pack),
@@ -175,7 +175,7 @@ fn a_pack_never_gives_another_picture() {
     let root = tempfile::tempdir().unwrap();
     let file = pack(root.path(), PackForm::Decoded, 0);
     let bytes = fs::read(&file).unwrap();
-    let source = PackSource::open(&file, LIMITS).unwrap();
+    let source = PackSource::open(&file, OPTIONS).unwrap();
     let pictures: Vec<_> = (0..source.len()).map(|i| source.image(i).unwrap()).collect();
     let mut errors = 0;
     for k in 0..600usize {
@@ -183,7 +183,7 @@ fn a_pack_never_gives_another_picture() {
         let place = if k < 100 { k } else { (k * 7919) % bytes.len() };
         damaged[place] ^= 1 << (k % 8);
         fs::write(&file, damaged).unwrap();
-        match PackSource::open(&file, LIMITS) {
+        match PackSource::open(&file, OPTIONS) {
             Ok(source) => {
                 for (i, picture) in pictures.iter().enumerate() {
                     match source.image(i) {

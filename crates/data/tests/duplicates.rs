@@ -14,12 +14,12 @@ use twoview_data::{
     NEAR_BITS, OnBad, PictureFiles, PixelType, Source, duplicates_text, read_duplicates,
 };
 use twoview_pixels::{
-    ColorOp, CropBox, DecodeLimits, Filter, Image, Instructions, Normalize, Planes, Workspace, apply_colors,
+    ColorOp, CropBox, DecodeOptions, Filter, Image, Instructions, Normalize, Planes, Workspace, apply_colors,
     encode_png, resized_crop,
 };
 
 const CONFIG: FolderConfig = FolderConfig {
-    limits: DecodeLimits::STANDARD,
+    decode: DecodeOptions::STANDARD,
     cache_mib: 16,
     full_scan_files: 1000,
     on_bad: OnBad::Skip,

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use twoview_data::{FolderConfig, FolderError, FolderSource, OnBad, PictureFiles, Problem, Source};
-use twoview_pixels::{DecodeLimits, Image, encode_png};
+use twoview_pixels::{DecodeOptions, Image, encode_png};
 
 /// A JPEG of 48x40 pixels.
 const JPEG: &[u8] = include_bytes!("files/rings.jpg");
 
 const CONFIG: FolderConfig = FolderConfig {
-    limits: DecodeLimits::STANDARD,
+    decode: DecodeOptions::STANDARD,
     cache_mib: 16,
     full_scan_files: 1000,
     on_bad: OnBad::Skip,
@@ -213,14 +213,14 @@ fn no_truncation_passes_for_a_picture() {
 fn limits_make_bad_files() {
     let folder = folder_of(&["small.png"]);
     put(&folder, "large.jpg", JPEG);
-    let scan = |limits| {
-        let source = FolderSource::open(folder.path(), &FolderConfig { limits, ..CONFIG }, &|_, _| ()).unwrap();
+    let scan = |decode| {
+        let source = FolderSource::open(folder.path(), &FolderConfig { decode, ..CONFIG }, &|_, _| ()).unwrap();
         assert_eq!(names(&source), ["small.png"]);
         source.report().bad_files[0].reason.clone()
     };
-    let bytes = scan(DecodeLimits { max_file_bytes: 1000, ..DecodeLimits::STANDARD });
+    let bytes = scan(DecodeOptions { max_file_bytes: 1000, ..DecodeOptions::STANDARD });
     assert!(bytes.contains("1000") && bytes.contains(&JPEG.len().to_string()), "{bytes}");
-    let pixels = scan(DecodeLimits { max_pixels: 1919, ..DecodeLimits::STANDARD });
+    let pixels = scan(DecodeOptions { max_pixels: 1919, ..DecodeOptions::STANDARD });
     assert!(pixels.contains("1919") && pixels.contains("48x40"), "{pixels}");
 }
 

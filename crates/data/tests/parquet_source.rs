@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use made_sets::{LIMITS, picture, png, write};
+use made_sets::{OPTIONS, picture, png, write};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::metadata::KeyValue;
@@ -78,7 +78,7 @@ fn set(root: &Path, flavour: u64) {
 }
 
 fn open(root: &Path, split: Split, cache_mib: u64) -> ParquetSource {
-    ParquetSource::open(root, split, LIMITS, cache_mib).unwrap()
+    ParquetSource::open(root, split, OPTIONS, cache_mib).unwrap()
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_row_without_bytes_is_a_bad_picture_and_a_label_of_minus_one_is_none() {
 fn files_that_are_none_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let at = |name: &str| root.path().join(name);
-    let refused = |name: &str| ParquetSource::open(&at(name), Split::Train, LIMITS, 1).unwrap_err();
+    let refused = |name: &str| ParquetSource::open(&at(name), Split::Train, OPTIONS, 1).unwrap_err();
     write(&at("a.parquet"), b"PAR1 this is none PAR1");
     assert!(matches!(refused("a.parquet"), ParquetError::Invalid { .. }));
     assert!(matches!(refused("b.parquet"), ParquetError::Unreadable { .. }));
@@ -185,7 +185,7 @@ fn damage_is_an_error_and_nothing_worse() {
                 damaged.truncate(cut.index(bytes.len()));
             }
             fs::write(&file, damaged).unwrap();
-            match ParquetSource::open(&file, Split::Train, LIMITS, 1) {
+            match ParquetSource::open(&file, Split::Train, OPTIONS, 1) {
                 Ok(source) => (0..source.len().min(20)).for_each(|i| drop(source.image(i))),
                 Err(error) => assert!(!error.to_string().is_empty()),
             }

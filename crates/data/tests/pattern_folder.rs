@@ -10,14 +10,14 @@ use twoview_data::{
     FolderConfig, FolderSource, OnBad, PatternFolderConfig, PatternFolderError, PatternsConfig, PatternsSource, Source,
     Split, write_pattern_folder,
 };
-use twoview_pixels::DecodeLimits;
+use twoview_pixels::DecodeOptions;
 
 const CONFIG: PatternFolderConfig =
     PatternFolderConfig { seed: 5, train_per_class: 3, test_per_class: 2, bad_files: 0 };
 
 fn open(root: &Path) -> FolderSource {
     let config = FolderConfig {
-        limits: DecodeLimits::STANDARD,
+        decode: DecodeOptions::STANDARD,
         cache_mib: 1,
         full_scan_files: 1000,
         on_bad: OnBad::Skip,

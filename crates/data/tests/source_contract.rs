@@ -6,11 +6,13 @@ mod made_sets;
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::thread;
 
-use made_sets::{Case, LIMITS, cases, folder, open_folder, pack, png, stl, tar_bytes, write};
+use made_sets::{Case, OPTIONS, cases, folder, open_folder, pack, png, stl, tar_bytes, write};
 use twoview_data::{
-    Fingerprint, PackForm, PackSource, Problem, ReadBuffers, Source, Split, StlPart, StlSource, TarSource,
+    Fingerprint, Likeness, NEAR_BITS, PackForm, PackSource, Problem, ReadBuffers, Source, Split, StlPart, StlSource,
+    TarSource, check_source,
 };
 use twoview_pixels::Image;
 
@@ -107,11 +109,48 @@ fn files_decode_to_the_picture() {
         let mut buffers = ReadBuffers::default();
         for i in 0..case.source.len() {
             if case.source.read_file(i, &mut buffers).unwrap() {
-                let decoded = twoview_pixels::decode(&buffers.bytes, &LIMITS).unwrap();
+                let decoded = twoview_pixels::decode(&buffers.bytes, &OPTIONS).unwrap();
                 assert_eq!(decoded, case.source.image(i).unwrap(), "{}: {i}", case.name);
             }
         }
     });
+}
+
+#[test]
+fn a_check_counts_what_is_there() {
+    every_case(|case| {
+        let (source, fingerprint) = (&*case.source, Fingerprint::of(b"its name"));
+        let (report, _) = check_source(source, Path::new("set"), fingerprint, NEAR_BITS, &|_, _| ());
+        let what = &case.name;
+        assert_eq!((report.pictures, report.bad_files.len()), (source.len(), 0), "{what}");
+        assert_eq!((report.fingerprint, report.root.as_path()), (fingerprint, Path::new("set")), "{what}");
+        let labelled: usize = report.classes.iter().map(|class| class.pictures).sum();
+        assert_eq!(labelled + report.unlabelled, source.len(), "{what}");
+        assert_eq!(report.formats.values().sum::<usize>(), source.len(), "{what}");
+        let widths: Vec<u32> = (0..source.len()).map(|i| source.image(i).unwrap().width()).collect();
+        let (min, max) = (widths.iter().min().copied(), widths.iter().max().copied());
+        assert_eq!((Some(report.width.min), Some(report.width.max)), (min, max), "{what}");
+    });
+}
+
+#[test]
+fn a_check_names_what_is_broken_and_what_is_there_twice() {
+    let root = tempfile::tempdir().unwrap();
+    let (one, other) = (png(0, 0), png(1, 0));
+    let members: [(&str, &[u8]); 4] =
+        [("a.png", &one), ("b.png", &other[..other.len() / 2]), ("c.png", &other), ("d.png", &one)];
+    let file = root.path().join("set.tar");
+    write(&file, &tar_bytes(&members));
+    let source = TarSource::open(&file, Split::Train, OPTIONS).unwrap();
+    let (report, groups) = check_source(&source, &file, source.fingerprint(), NEAR_BITS, &|_, _| ());
+    assert_eq!((report.pictures, report.duplicates, report.formats["png"]), (3, 1, 3));
+    let bad: Vec<_> = report.bad_files.iter().map(|bad| (bad.path.as_path(), bad.reason.as_str())).collect();
+    assert_eq!(bad, [(file.join("b.png").as_path(), "the PNG file is truncated: its end is missing")]);
+    let [group] = groups.as_slice() else { panic!("{groups:?}") };
+    assert_eq!(
+        (group.kind, group.paths.as_slice()),
+        (Likeness::Exact, ["set.tar/a.png", "set.tar/d.png"].map(String::from).as_slice())
+    );
 }
 
 #[test]
@@ -126,11 +165,11 @@ fn a_failing_picture_spoils_no_other() {
     let good = png(0, 0);
     let members: [(&str, &[u8]); 3] = [("a.png", &good), ("b.png", &good[..good.len() / 2]), ("c.png", &good)];
     write(&at("set.tar"), &tar_bytes(&members));
-    let tar = TarSource::open(&at("set.tar"), Split::Train, LIMITS).unwrap();
+    let tar = TarSource::open(&at("set.tar"), Split::Train, OPTIONS).unwrap();
 
     let packed = |name: &str, form| {
         let file = pack(&at(name), form, 0);
-        let source = PackSource::open(&file, LIMITS).unwrap();
+        let source = PackSource::open(&file, OPTIONS).unwrap();
         let first = if form == PackForm::Decoded { picture_bytes(0) } else { png(2, 0) };
         let mut bytes = fs::read(&file).unwrap();
         let place = bytes.windows(first.len()).position(|window| window == first).unwrap();

@@ -7,7 +7,7 @@ mod made_sets;
 use std::fs;
 
 use made_sets::{
-    LIMITS, cifar10_binary, folder, gzip, idx, open_folder, pack, picture, png, stl, tar_bytes, tar_shards, write,
+    OPTIONS, cifar10_binary, folder, gzip, idx, open_folder, pack, picture, png, stl, tar_bytes, tar_shards, write,
 };
 use twoview_data::{
     DetectError, PackError, PackForm, PackSource, PatternsConfig, PatternsSource, Source, SourceKind, Split, TarError,
@@ -30,7 +30,7 @@ fn samples_are_what_webdataset_says() {
         ("x/0003.cls", b"3"),
     ];
     let file = write(&root.path().join("set.tar"), &tar_bytes(&members));
-    let source = TarSource::open(&file, Split::Train, LIMITS).unwrap();
+    let source = TarSource::open(&file, Split::Train, OPTIONS).unwrap();
     assert_eq!((source.len(), source.n_without_picture()), (2, 1));
     assert_eq!([source.name(0), source.name(1)], ["set.tar/x/0001.png", "set.tar/x/0002.left.JPEG"]);
     assert_eq!(source.path(1), file.join("x/0002.left.JPEG"));
@@ -43,19 +43,19 @@ fn samples_are_what_webdataset_says() {
 fn shards_are_taken_by_folder_pattern_and_part() {
     let root = tempfile::tempdir().unwrap();
     tar_shards(root.path(), 0);
-    let all = TarSource::open(root.path(), Split::Train, LIMITS).unwrap();
-    let pattern = TarSource::open(&root.path().join("train-{000..001}.tar"), Split::Train, LIMITS).unwrap();
+    let all = TarSource::open(root.path(), Split::Train, OPTIONS).unwrap();
+    let pattern = TarSource::open(&root.path().join("train-{000..001}.tar"), Split::Train, OPTIONS).unwrap();
     assert_eq!((all.len(), pattern.len()), (6, 6));
     assert_eq!(all.fingerprint(), pattern.fingerprint());
     assert_eq!(all.name(4), pattern.name(4));
     write(&root.path().join("val-000.tar"), &tar_bytes(&[("a.png", &png(9, 0))]));
-    assert_eq!(TarSource::open(root.path(), Split::Train, LIMITS).unwrap().len(), 6);
-    assert_eq!(TarSource::open(root.path(), Split::Test, LIMITS).unwrap().len(), 1);
+    assert_eq!(TarSource::open(root.path(), Split::Train, OPTIONS).unwrap().len(), 6);
+    assert_eq!(TarSource::open(root.path(), Split::Test, OPTIONS).unwrap().len(), 1);
     // More shards of the same file name in different folders.
     for part in 0..2 {
         write(&root.path().join(format!("p{part}/set.tar")), &tar_bytes(&[("a.png", &png(part, 0))]));
     }
-    let apart = TarSource::open(&root.path().join("p{0..1}/set.tar"), Split::Train, LIMITS).unwrap();
+    let apart = TarSource::open(&root.path().join("p{0..1}/set.tar"), Split::Train, OPTIONS).unwrap();
     assert_eq!([apart.name(0), apart.name(1)], ["p0/set.tar/a.png", "p1/set.tar/a.png"]);
 }
 
@@ -67,12 +67,12 @@ fn long_names_of_both_formats_are_read() {
         // The same archive with the endings of pictures: names have the same length, headers new checksums.
         let bytes = fs::read(format!("tests/files/names_{format}.tar")).unwrap();
         let file = write(&root.path().join(format!("{format}.tar")), &bytes);
-        let error = TarSource::open(&file, Split::Train, LIMITS).unwrap_err();
+        let error = TarSource::open(&file, Split::Train, OPTIONS).unwrap_err();
         assert!(matches!(error, TarError::NoPictures { members: 3, .. }), "{error}");
     }
     let long = format!("{}/ü{}.png", "d".repeat(90), "n".repeat(150));
     let file = write(&root.path().join("long.tar"), &tar_bytes(&[(&long, &png(1, 0))]));
-    let source = TarSource::open(&file, Split::Train, LIMITS).unwrap();
+    let source = TarSource::open(&file, Split::Train, OPTIONS).unwrap();
     assert_eq!(source.name(0), format!("long.tar/{long}"));
     assert_eq!(source.image(0).unwrap(), picture(1, 0));
 
@@ -85,7 +85,7 @@ fn long_names_of_both_formats_are_read() {
     header.set_cksum();
     builder.append(&header, &bytes[..]).unwrap();
     let file = write(&root.path().join("pax.tar"), &builder.into_inner().unwrap());
-    let source = TarSource::open(&file, Split::Train, LIMITS).unwrap();
+    let source = TarSource::open(&file, Split::Train, OPTIONS).unwrap();
     assert_eq!((source.name(0).into_owned(), source.image(0).unwrap()), (format!("pax.tar/{long}"), picture(2, 0)));
 }
 
@@ -96,7 +96,7 @@ fn what_is_wrong_with_a_shard_is_said() {
     let good = tar_bytes(&[("a.png", &picture)]);
     let check = |bytes: &[u8], want: &str| {
         let file = write(&root.path().join("set.tar"), bytes);
-        let error = TarSource::open(&file, Split::Train, LIMITS).unwrap_err().to_string();
+        let error = TarSource::open(&file, Split::Train, OPTIONS).unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
     };
     check(&gzip(&good), "is compressed");
@@ -113,7 +113,7 @@ fn what_is_wrong_with_a_shard_is_said() {
     check(&tar_bytes(&[("a.png", &picture), ("a.cls", b"cat")]), "expected a label as a whole number, got `cat`");
     check(&tar_bytes(&[("a.png", &picture), ("b.png", &picture), ("a.png", &picture)]), "two samples are called");
     check(&tar_bytes(&[("a.txt", b"x")]), "no pictures in");
-    let missing = TarSource::open(&root.path().join("x-{0..1}.tar"), Split::Train, LIMITS).unwrap_err();
+    let missing = TarSource::open(&root.path().join("x-{0..1}.tar"), Split::Train, OPTIONS).unwrap_err();
     assert!(missing.to_string().contains("x-0.tar cannot be read"), "{missing}");
 }
 
@@ -123,7 +123,7 @@ fn a_pack_is_the_set_it_was_made_of() {
     for (name, form) in [("a", PackForm::Original), ("b", PackForm::Decoded)] {
         let file = pack(&root.path().join(name), form, 0);
         let (source, packed) =
-            (open_folder(&root.path().join(name).join("folder"), 0), PackSource::open(&file, LIMITS).unwrap());
+            (open_folder(&root.path().join(name).join("folder"), 0), PackSource::open(&file, OPTIONS).unwrap());
         assert_eq!((packed.len(), packed.classes()), (source.len(), source.classes()));
         for i in 0..source.len() {
             assert_eq!(packed.image(i).unwrap(), source.image(i).unwrap());
@@ -133,13 +133,13 @@ fn a_pack_is_the_set_it_was_made_of() {
         assert_eq!(packed.meta().form, form);
     }
     let file = pack(&root.path().join("small"), PackForm::MaxSide { px: 10 }, 0);
-    let packed = PackSource::open(&file, LIMITS).unwrap();
+    let packed = PackSource::open(&file, OPTIONS).unwrap();
     let image = packed.image(0).unwrap();
     assert_eq!((image.width(), image.height()), (10, 8));
     // A copy of a pack is the same set, and a pack of a pack holds the same files.
     let copy = root.path().join("copy.pack");
     fs::copy(&file, &copy).unwrap();
-    assert_eq!(PackSource::open(&copy, LIMITS).unwrap().fingerprint(), packed.fingerprint());
+    assert_eq!(PackSource::open(&copy, OPTIONS).unwrap().fingerprint(), packed.fingerprint());
 }
 
 #[test]
@@ -148,16 +148,16 @@ fn packing_leaves_bad_pictures_out_and_says_so() {
     let good = png(0, 0);
     let members: [(&str, &[u8]); 3] = [("a.png", &good), ("b.png", b"no picture"), ("c.png", &good)];
     let tar = write(&root.path().join("set.tar"), &tar_bytes(&members));
-    let source = TarSource::open(&tar, Split::Train, LIMITS).unwrap();
+    let source = TarSource::open(&tar, Split::Train, OPTIONS).unwrap();
     let out = root.path().join("set.pack");
-    let write_it = |allowed| write_pack(&source, "x", &out, PackForm::Original, LIMITS, allowed, &|_, _| {});
+    let write_it = |allowed| write_pack(&source, "x", &out, PackForm::Original, OPTIONS, allowed, &|_, _| {});
     let error = write_it(0.0).unwrap_err();
     assert!(error.to_string().contains("1 of 3 pictures cannot be used"), "{error}");
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "nothing may be left behind");
     let report = write_it(0.5).unwrap();
     assert_eq!((report.pictures, report.bad_files.len()), (2, 1));
     assert_eq!(report.bad_files[0].path, tar.join("b.png"));
-    assert_eq!(PackSource::open(&out, LIMITS).unwrap().name(1), "set.tar/c.png");
+    assert_eq!(PackSource::open(&out, OPTIONS).unwrap().name(1), "set.tar/c.png");
     assert!(matches!(write_it(0.5), Err(WritePackError::Exists { .. })));
 }
 
@@ -168,7 +168,7 @@ fn packs_that_are_none_are_told_apart() {
     let bytes = fs::read(&file).unwrap();
     let open = |bytes: &[u8]| {
         fs::write(&file, bytes).unwrap();
-        PackSource::open(&file, LIMITS).unwrap_err()
+        PackSource::open(&file, OPTIONS).unwrap_err()
     };
     assert!(matches!(open(&bytes[..bytes.len() - 1]), PackError::Length { .. }));
     assert!(matches!(open(&bytes[..50]), PackError::Foreign { .. }));
@@ -228,7 +228,7 @@ fn sets_without_files_are_packed_as_pixels() {
     let root = tempfile::tempdir().unwrap();
     let source = PatternsSource::new(PatternsConfig { seed: 3, split: Split::Test, per_class: 1 }).unwrap();
     let out = root.path().join("patterns.pack");
-    write_pack(&source, "", &out, PackForm::Original, LIMITS, 0.0, &|_, _| {}).unwrap();
-    let packed = PackSource::open(&out, LIMITS).unwrap();
+    write_pack(&source, "", &out, PackForm::Original, OPTIONS, 0.0, &|_, _| {}).unwrap();
+    let packed = PackSource::open(&out, OPTIONS).unwrap();
     (0..10).for_each(|i| assert_eq!(packed.image(i).unwrap(), source.image(i).unwrap()));
 }

@@ -3,23 +3,28 @@
 use std::io::{Cursor, ErrorKind};
 use std::panic::{self, AssertUnwindSafe};
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::format::describe_unknown;
 use crate::{Format, Image, ImageError, jpeg, plausible};
 
-/// How much a single file may cost.
+/// How much a single file may cost, and which way up its picture is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecodeLimits {
+pub struct DecodeOptions {
     /// Longest file in bytes.
     pub max_file_bytes: u64,
     /// Most pixels, width times height, according to the header.
     pub max_pixels: u64,
+    /// Turn the picture as the orientation in its EXIF data says, which cameras write instead of turning it themselves.
+    /// torchvision and Pillow ignore it.
+    pub exif_rotate: bool,
 }
 
-impl DecodeLimits {
-    /// 64 MiB of file, 100 million pixels: above any camera, below what exhausts a small machine.
-    pub const STANDARD: DecodeLimits = DecodeLimits { max_file_bytes: 64 << 20, max_pixels: 100_000_000 };
+impl DecodeOptions {
+    /// 64 MiB of file, 100 million pixels: above any camera, below what exhausts a small machine. EXIF data is ignored.
+    pub const STANDARD: DecodeOptions =
+        DecodeOptions { max_file_bytes: 64 << 20, max_pixels: 100_000_000, exif_rotate: false };
 }
 
 /// What a file says about itself before its pixels.
@@ -40,7 +45,7 @@ pub enum DecodeError {
     /// No bytes at all.
     #[error("the file is empty")]
     Empty,
-    /// The file is longer than [`DecodeLimits::max_file_bytes`].
+    /// The file is longer than [`DecodeOptions::max_file_bytes`].
     #[error("the file has {bytes} bytes, the limit is {max_file_bytes}")]
     FileTooLarge {
         /// Length of the file.
@@ -48,7 +53,7 @@ pub enum DecodeError {
         /// The limit it broke.
         max_file_bytes: u64,
     },
-    /// The header promises more pixels than [`DecodeLimits::max_pixels`].
+    /// The header promises more pixels than [`DecodeOptions::max_pixels`].
     #[error("the picture has {width}x{height} pixels, the limit is {max_pixels} in total")]
     TooManyPixels {
         /// Width in the header.
@@ -116,27 +121,27 @@ pub enum DecodeError {
 /// The content decides the format; the name of the file plays no part.
 ///
 /// # Errors
-/// [`DecodeError`]. A header that breaks `limits` is an error here already, so that a caller who knows a file's
+/// [`DecodeError`]. A header that breaks a limit is an error here already, so that a caller who knows a file's
 /// header may call [`decode`] without fear of its memory.
 ///
 /// # Example
 /// ```
-/// use twoview_pixels::{DecodeError, DecodeLimits, Format, Image, encode_png, read_header};
+/// use twoview_pixels::{DecodeError, DecodeOptions, Format, Image, encode_png, read_header};
 ///
 /// let file = encode_png(&Image::filled(30, 20, [9; 3])?)?;
-/// let header = read_header(&file, &DecodeLimits::STANDARD)?;
+/// let header = read_header(&file, &DecodeOptions::STANDARD)?;
 /// assert_eq!((header.format, header.width, header.height), (Format::Png, 30, 20));
 ///
-/// let tight = DecodeLimits { max_pixels: 599, ..DecodeLimits::STANDARD };
+/// let tight = DecodeOptions { max_pixels: 599, ..DecodeOptions::STANDARD };
 /// assert!(matches!(read_header(&file, &tight), Err(DecodeError::TooManyPixels { .. })));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, DecodeError> {
+pub fn read_header(bytes: &[u8], options: &DecodeOptions) -> Result<Header, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
-    if bytes.len() as u64 > limits.max_file_bytes {
-        return Err(DecodeError::FileTooLarge { bytes: bytes.len() as u64, max_file_bytes: limits.max_file_bytes });
+    if bytes.len() as u64 > options.max_file_bytes {
+        return Err(DecodeError::FileTooLarge { bytes: bytes.len() as u64, max_file_bytes: options.max_file_bytes });
     }
     let format = Format::of(bytes).ok_or_else(|| DecodeError::UnknownFormat { found: describe_unknown(bytes) })?;
     plausible::check_before_header(bytes, format)?;
@@ -150,8 +155,8 @@ pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, Decode
     if width == 0 || height == 0 {
         return Err(DecodeError::Corrupt { format, reason: format!("its sides are {width}x{height}") });
     }
-    if u64::from(width) * u64::from(height) > limits.max_pixels {
-        return Err(DecodeError::TooManyPixels { width, height, max_pixels: limits.max_pixels });
+    if u64::from(width) * u64::from(height) > options.max_pixels {
+        return Err(DecodeError::TooManyPixels { width, height, max_pixels: options.max_pixels });
     }
     Ok(Header { format, width, height })
 }
@@ -159,10 +164,11 @@ pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, Decode
 /// Decodes the picture of a file; of an animation the first frame.
 ///
 /// # Conventions
-/// Everything becomes eight-bit RGB. Grey is repeated over the channels, palettes and CMYK are converted, an alpha
-/// channel is dropped and not composited (as Pillow's `convert("RGB")` does), sixteen bits are scaled to eight
-/// (Pillow saturates sixteen-bit grey to white instead). Colour profiles and the EXIF orientation are ignored, as
-/// torchvision ignores them.
+/// Everything becomes eight-bit RGB. A JPEG gives the bytes that libjpeg-turbo, and so Pillow, makes of it. Grey is
+/// repeated over the channels, palettes and CMYK are converted, an alpha channel is dropped and not composited (as
+/// Pillow's `convert("RGB")` does), sixteen bits are scaled to eight (Pillow saturates sixteen-bit grey to white
+/// instead). Colour profiles are ignored, as torchvision ignores them, and so is the EXIF orientation unless
+/// [`DecodeOptions::exif_rotate`] asks for it; a broken one turns nothing.
 ///
 /// # Errors
 /// [`DecodeError`]. Truncated data is an error and never a half-grey picture; a JPEG that lacks nothing but its end
@@ -176,14 +182,14 @@ pub fn read_header(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, Decode
 ///
 /// # Example
 /// ```
-/// use twoview_pixels::{DecodeError, DecodeLimits, decode};
+/// use twoview_pixels::{DecodeError, DecodeOptions, decode};
 ///
-/// let error = decode(b"<html>Not Found</html>", &DecodeLimits::STANDARD).unwrap_err();
+/// let error = decode(b"<html>Not Found</html>", &DecodeOptions::STANDARD).unwrap_err();
 /// assert!(error.to_string().ends_with("it looks like a web page, perhaps the error page of a failed download"));
 /// ```
-pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Image, DecodeError> {
+pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image, DecodeError> {
     let mut image = Image::default();
-    decode_into(bytes, limits, &mut image)?;
+    decode_into(bytes, options, &mut image)?;
     Ok(image)
 }
 
@@ -191,8 +197,8 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Image, DecodeError>
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_into(bytes: &[u8], limits: &DecodeLimits, image: &mut Image) -> Result<(), DecodeError> {
-    let header = read_header(bytes, limits)?;
+pub fn decode_into(bytes: &[u8], options: &DecodeOptions, image: &mut Image) -> Result<(), DecodeError> {
+    let header = read_header(bytes, options)?;
     let Header { format, width, height } = header;
     plausible::check(bytes, header)?;
     catching_panics(format, || match format {
@@ -205,7 +211,37 @@ pub fn decode_into(bytes: &[u8], limits: &DecodeLimits, image: &mut Image) -> Re
                 .map_err(|error: ImageError| DecodeError::Corrupt { format, reason: error.to_string() })?;
             Ok(())
         }
-    })
+    })?;
+    if options.exif_rotate {
+        catching_panics(format, || {
+            turn(image, orientation(bytes, format));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// How the picture has to be turned to stand upright; not at all where the file does not say, or not well.
+fn orientation(bytes: &[u8], format: Format) -> Orientation {
+    let stated = match format {
+        Format::Jpeg => jpeg::exif(bytes).and_then(Orientation::from_exif_chunk),
+        other => {
+            reader(bytes, other, HEADER_ALLOCATION).into_decoder().and_then(|mut decoder| decoder.orientation()).ok()
+        }
+    };
+    stated.unwrap_or(Orientation::NoTransforms)
+}
+
+fn turn(image: &mut Image, orientation: Orientation) {
+    if orientation == Orientation::NoTransforms {
+        return;
+    }
+    let (width, height) = (image.width(), image.height());
+    if let Some(pixels) = RgbImage::from_raw(width, height, std::mem::take(image).into_rgb8()) {
+        let mut turned = DynamicImage::ImageRgb8(pixels);
+        turned.apply_orientation(orientation);
+        *image = Image::from_kernel(turned.width(), turned.height(), turned.into_rgb8().into_raw());
+    }
 }
 
 /// Enough for the tables and metadata of a header; pixels come on top.

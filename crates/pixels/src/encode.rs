@@ -23,10 +23,10 @@ pub struct EncodeError {
 ///
 /// # Example
 /// ```
-/// use twoview_pixels::{DecodeLimits, Image, decode, encode_png};
+/// use twoview_pixels::{DecodeOptions, Image, decode, encode_png};
 ///
 /// let image = Image::filled(5, 4, [1, 2, 3])?;
-/// assert_eq!(decode(&encode_png(&image)?, &DecodeLimits::STANDARD)?, image);
+/// assert_eq!(decode(&encode_png(&image)?, &DecodeOptions::STANDARD)?, image);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn encode_png(image: &Image) -> Result<Vec<u8>, EncodeError> {

@@ -1,32 +1,52 @@
 //! JPEG files: the header, the pixels, and whether all of them are in the file.
 
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::errors::DecodeErrors;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
+use libjpeg_turbo_rs::{DecodeLimits, Decoder, JpegError, PixelFormat};
 
 use crate::{DecodeError, Format, Header, Image, plausible};
 
-type Decoder<'a> = JpegDecoder<ZCursor<&'a [u8]>>;
-
-/// A strict decoder to RGB. Strict, because otherwise the missing part of a truncated file comes out grey.
-fn decoder(bytes: &[u8]) -> Decoder<'_> {
-    // JPEG has 16-bit sides; the caller compares their product with its own limit.
-    let options = DecoderOptions::default()
-        .set_strict_mode(true)
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX))
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    JpegDecoder::new_with_options(ZCursor::new(bytes), options)
+/// Width and height in pixels, read from the frame header without decoding.
+pub(crate) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+    let frame = segments(bytes).find(|(marker, _)| is_frame(*marker)).map(|(_, segment)| segment);
+    match frame {
+        Some(&[_, h1, h0, w1, w0, ..]) => {
+            Ok((u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into()))
+        }
+        _ if Structure::of(bytes).has_end => {
+            Err(DecodeError::Corrupt { format: Format::Jpeg, reason: "it has no frame header".to_owned() })
+        }
+        _ => Err(DecodeError::Truncated { format: Format::Jpeg }),
+    }
 }
 
-/// Width and height in pixels, read without decoding.
-pub(crate) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
-    let mut decoder = decoder(bytes);
-    decoder.decode_headers().map_err(|error| failure(bytes, &error))?;
-    let info = decoder.info().ok_or(DecodeError::Truncated { format: Format::Jpeg })?;
-    Ok((u32::from(info.width), u32::from(info.height)))
+/// The EXIF data as it stands in the file, if there is any.
+pub(crate) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    segments(bytes).find_map(|(marker, segment)| if marker == 0xE1 { segment.strip_prefix(b"Exif\0\0") } else { None })
+}
+
+/// Whether a marker begins a frame: SOF0 to SOF15, between which three other markers lie.
+fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC)
+}
+
+/// The markers before the first scan with what their segments hold; it ends early where a segment is incomplete.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut at = 2;
+    std::iter::from_fn(move || {
+        // Stray bytes and fill bytes may lie between segments.
+        let marker = loop {
+            match (*bytes.get(at)?, *bytes.get(at + 1)?) {
+                (0xFF, 0x00 | 0x01 | 0xD0..=0xD8 | 0xFF) | (0x00..=0xFE, _) => at += 1,
+                (0xFF, marker) => break marker,
+            }
+        };
+        if matches!(marker, 0xD9 | 0xDA) {
+            return None;
+        }
+        let length = usize::from(u16::from_be_bytes(*bytes.get(at + 2..)?.first_chunk()?)).max(2);
+        let segment = bytes.get(at + 4..at + 2 + length)?;
+        at += 2 + length;
+        Some((marker, segment))
+    })
 }
 
 /// Passes over the picture in a progressive file; cameras and programs make about ten.
@@ -50,7 +70,7 @@ pub(crate) fn decode_into(bytes: &[u8], header: Header, image: &mut Image) -> Re
     }
     let pixels = image.reshape(header.width, header.height);
     if structure.has_end {
-        return decoder(bytes).decode_into(pixels).map_err(|error| failure(bytes, &error));
+        return decode_strictly(bytes, pixels).map_err(|error| failure(bytes, error));
     }
     if !structure.is_single_scan {
         return Err(DecodeError::Truncated { format: Format::Jpeg });
@@ -61,10 +81,11 @@ pub(crate) fn decode_into(bytes: &[u8], header: Header, image: &mut Image) -> Re
         let mut file = data.to_vec();
         file.extend([byte; 64]);
         file.extend(END_OF_IMAGE);
-        decoder(&file).decode().map_err(|_| DecodeError::Truncated { format: Format::Jpeg })
+        let mut out = vec![0; pixels.len()];
+        decode_strictly(&file, &mut out).map(|()| out).map_err(|_| DecodeError::Truncated { format: Format::Jpeg })
     };
     let (one, other) = (continued(0x5A)?, continued(0xA5)?);
-    if one != other || one.len() != pixels.len() {
+    if one != other {
         return Err(DecodeError::Truncated { format: Format::Jpeg });
     }
     pixels.copy_from_slice(&one);
@@ -96,8 +117,12 @@ impl Structure {
         while let Some(&byte) = bytes.get(at) {
             at += 1;
             if byte != 0xFF {
-                structure.coded_bytes += u64::from(structure.n_scans > 0);
-                continue; // Coded data, or stray bytes between segments.
+                // Coded data, or stray bytes between segments.
+                let rest = &bytes[at..];
+                let run = memchr::memchr(0xFF, rest).unwrap_or(rest.len());
+                structure.coded_bytes += if structure.n_scans > 0 { 1 + run as u64 } else { 0 };
+                at += run;
+                continue;
             }
             let Some(&marker) = bytes.get(at) else { break };
             match marker {
@@ -124,14 +149,32 @@ impl Structure {
     }
 }
 
+/// Strictly, because otherwise the missing part of a truncated file comes out grey.
+fn decode_strictly(bytes: &[u8], pixels: &mut [u8]) -> Result<(), JpegError> {
+    let n_bytes = pixels.len() as u64;
+    let limits = DecodeLimits {
+        max_pixels: n_bytes / 3,
+        max_scans: MAX_SCANS,
+        // Sixteen bytes a pixel, as for other formats: coefficients and planes of four components are twelve.
+        max_memory: Some(n_bytes / 3 * 16 + FIXED_MEMORY),
+        ..DecodeLimits::default()
+    };
+    let mut decoder = Decoder::new_with_limits(bytes, limits)?;
+    decoder.set_output_format(PixelFormat::Rgb);
+    let written = decoder.decode_image_into(pixels)?.bytes_written;
+    if written == pixels.len() { Ok(()) } else { Err(JpegError::UnexpectedEof) }
+}
+
+/// Tables, and small pictures' share of rounding up to whole blocks, in bytes.
+const FIXED_MEMORY: u64 = 16 << 20;
+
 /// A file that ends early is called truncated whatever the decoder stumbled over.
-fn failure(bytes: &[u8], error: &DecodeErrors) -> DecodeError {
+fn failure(bytes: &[u8], error: JpegError) -> DecodeError {
     match error {
-        DecodeErrors::Unsupported(scheme) => {
-            DecodeError::Unsupported { format: Format::Jpeg, reason: format!("{scheme:?}") }
-        }
+        JpegError::Unsupported(reason) => DecodeError::Unsupported { format: Format::Jpeg, reason },
+        JpegError::UnexpectedEof => DecodeError::Truncated { format: Format::Jpeg },
         _ if !Structure::of(bytes).has_end => DecodeError::Truncated { format: Format::Jpeg },
-        _ => DecodeError::Corrupt { format: Format::Jpeg, reason: format!("{error:?}") },
+        other => DecodeError::Corrupt { format: Format::Jpeg, reason: other.to_string() },
     }
 }
 

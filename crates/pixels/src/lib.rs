@@ -4,7 +4,7 @@
 //! bytes of a file -> Image (RGB interleaved) -> resized_crop -> Planes (RGB apart) -> colours, blur -> Normalize -> f32
 //! ```
 //!
-//! [`decode`] makes an [`Image`] within [`DecodeLimits`]; [`resized_crop`] cuts [`Planes`] out of it; the other kernels
+//! [`decode`] makes an [`Image`] within [`DecodeOptions`]; [`resized_crop`] cuts [`Planes`] out of it; the other kernels
 //! ([`apply_colors`], [`gaussian_blur`], ...) change those; a [`Normalize`] writes them as the numbers a network reads.
 //! `twoview-augment` decides *which* kernels run with which parameters, `twoview-data` calls [`decode`]; this crate draws
 //! no random number and knows no tensor library.
@@ -15,10 +15,10 @@
 //! platform and every set of [`Instructions`] makes the same bytes.
 //!
 //! ```
-//! use twoview_pixels::{CropBox, DecodeLimits, Filter, Image, Planes, Workspace, decode, encode_png, resized_crop};
+//! use twoview_pixels::{CropBox, DecodeOptions, Filter, Image, Planes, Workspace, decode, encode_png, resized_crop};
 //!
 //! let file = encode_png(&Image::filled(640, 480, [200, 30, 30])?)?;
-//! let image = decode(&file, &DecodeLimits::STANDARD)?;
+//! let image = decode(&file, &DecodeOptions::STANDARD)?;
 //! let middle = CropBox { top: 120, left: 160, height: 240, width: 320 };
 //! let (mut workspace, mut view) = (Workspace::default(), Planes::default());
 //! resized_crop(&image, middle, 32, 32, Filter::Bilinear, false, &mut workspace, &mut view)?;
@@ -44,7 +44,7 @@ mod workspace;
 
 pub use crate::blur::{BlurKind, gaussian_blur};
 pub use crate::color::{ColorOp, apply_colors};
-pub use crate::decode::{DecodeError, DecodeLimits, Header, decode, decode_into, read_header};
+pub use crate::decode::{DecodeError, DecodeOptions, Header, decode, decode_into, read_header};
 pub use crate::encode::{EncodeError, encode_png};
 pub use crate::flip::{horizontal_flip, quarter_turn, vertical_flip};
 pub use crate::format::Format;

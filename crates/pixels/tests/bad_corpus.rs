@@ -16,9 +16,9 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use image::{DynamicImage, ImageFormat};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use twoview_pixels::{DecodeError, DecodeLimits, Image, decode, encode_png, read_header};
+use twoview_pixels::{DecodeError, DecodeOptions, Image, decode, encode_png, read_header};
 
-const LIMITS: DecodeLimits = DecodeLimits::STANDARD;
+const OPTIONS: DecodeOptions = DecodeOptions::STANDARD;
 
 /// By how much one file may let the program grow, in bytes.
 const MAX_GROWTH: isize = 64 << 20;
@@ -93,8 +93,8 @@ fn check(name: &str, bytes: &[u8]) -> Result<Image, DecodeError> {
     let (outcome, growth) = growth_of(|| {
         panic::catch_unwind(|| {
             // Both ways in: a scan that reads headers only must be as safe as one that decodes.
-            let header = read_header(bytes, &LIMITS);
-            let decoded = decode(bytes, &LIMITS);
+            let header = read_header(bytes, &OPTIONS);
+            let decoded = decode(bytes, &OPTIONS);
             assert!(header.is_ok() || decoded.is_err(), "{name}: pixels without a header");
             decoded
         })

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use twoview_pixels::{
-    BlurKind, ColorOp, CropBox, DecodeLimits, Filter, Image, Instructions, Normalize, Planes, Workspace, apply_colors,
+    BlurKind, ColorOp, CropBox, DecodeOptions, Filter, Image, Instructions, Normalize, Planes, Workspace, apply_colors,
     decode, gaussian_blur, horizontal_flip, resize_center_crop, resized_crop,
 };
 
@@ -26,7 +26,7 @@ fn cases() -> Vec<Value> {
 
 fn picture(path: &Value) -> Image {
     let path = folder().join(path.as_str().expect("a path"));
-    decode(&fs::read(&path).expect("a readable file"), &DecodeLimits::STANDARD)
+    decode(&fs::read(&path).expect("a readable file"), &DecodeOptions::STANDARD)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

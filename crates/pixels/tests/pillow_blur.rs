@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use twoview_pixels::{BlurKind, DecodeLimits, Image, Instructions, Planes, Workspace, decode, gaussian_blur};
+use twoview_pixels::{BlurKind, DecodeOptions, Image, Instructions, Planes, Workspace, decode, gaussian_blur};
 
 fn picture(name: &str) -> Image {
     let path = PathBuf::from("tests/pillow_blur").join(name);
-    decode(&fs::read(&path).expect("a readable file"), &DecodeLimits::STANDARD).expect("a picture")
+    decode(&fs::read(&path).expect("a readable file"), &DecodeOptions::STANDARD).expect("a picture")
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use burn::{
     optim::GradientsParams,
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{DType, Device, Int, Tensor, TensorData},
 };
 use twoview_data::{ViewBatch, ViewPixels};
 use twoview_encoder::ProjectionHead;
@@ -147,14 +147,27 @@ fn images(batch: &ViewBatch, device: &Device) -> Tensor<4> {
     match &batch.views {
         ViewPixels::F32(values) => Tensor::from_data(TensorData::new(values.clone(), shape), device),
         ViewPixels::U8 { values, normalize } => {
-            let bytes = Tensor::<4, Int>::from_data(TensorData::new(values.clone(), shape), device);
-            #[allow(clippy::cast_possible_truncation, reason = "rounded once, from numbers in f64")]
-            let per_channel = |of: &dyn Fn(f64, f64) -> f64| {
-                let numbers = normalize.mean.iter().zip(&normalize.std);
-                let numbers: Vec<f32> = numbers.map(|(&mean, &std)| of(mean.into(), std.into()) as f32).collect();
-                Tensor::<4>::from_data(TensorData::new(numbers, [1, 3, 1, 1]), device)
-            };
-            bytes.float() * per_channel(&|_, std| 1.0 / (255.0 * std)) + per_channel(&|mean, std| -mean / std)
+            // The arithmetic of `Normalize`, so that bytes and numbers train alike.
+            let per_channel = |of: [f32; 3]| Tensor::<4>::from_data(TensorData::new(of.to_vec(), [1, 3, 1, 1]), device);
+            let inverse_std = normalize.std.map(|std| 1.0 / std);
+            let share = from_bytes(values, shape, device).div_scalar(255.0);
+            (share - per_channel(normalize.mean)) * per_channel(inverse_std)
         }
     }
+}
+/// Bytes as numbers from 0 to 255. They go to the device four to a word, because not every device knows bytes, and one word
+/// each would take the way four times.
+fn from_bytes(values: &[u8], shape: [usize; 4], device: &Device) -> Tensor<4> {
+    let (whole, rest) = values.as_chunks();
+    let mut words: Vec<i32> = whole.iter().map(|&four| i32::from_le_bytes(four)).collect();
+    if !rest.is_empty() {
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        words.push(i32::from_le_bytes(last));
+    }
+    let n_words = words.len();
+    let words = Tensor::<1, Int>::from_data(TensorData::new(words, [n_words]), (device, DType::I32));
+    let bytes = [0, 8, 16, 24].map(|bits| words.clone().bitwise_right_shift_scalar(bits).bitwise_and_scalar(0xFF));
+    let bytes: Tensor<2, Int> = Tensor::stack(bytes.to_vec(), 1);
+    bytes.reshape([4 * n_words]).slice(0..values.len()).reshape(shape).float()
 }

@@ -9,6 +9,7 @@ use twoview_data::{ViewBatch, ViewPixels};
 use twoview_encoder::{Arch, EncoderConfig, HeadConfig, NamedTensors, Stem, named_tensors};
 use twoview_loss::{Contrast, NtXent, NtXentConfig, Objective, PairedViews, PairedViewsError, Partials, RowStatistics};
 use twoview_optim::{OptimizerConfig, gradient_norm};
+use twoview_pixels::Normalize;
 use twoview_train::{Network, NetworkConfig, StepError, Stepped, TrainState, step};
 
 const N_PICTURES: usize = 4;
@@ -152,6 +153,26 @@ fn a_step_is_that_of_plain_autodiff_on_the_whole_batch() {
             assert!(error <= TOLERANCE * way, "τ={temperature}: `{name}` moves by {way:e} and is off by {error:e}");
         }
     }
+}
+
+/// Views that travel as bytes make the same step, also where their number fills no whole words.
+#[test]
+fn bytes_train_as_the_numbers_they_stand_for() {
+    let normalize = Normalize::IMAGENET;
+    let (n_pictures, size_px, plane) = (3, 15, 15 * 15);
+    let values: Vec<u8> = numbers(2 * n_pictures * 3 * plane, 5).map(|number| number.to_le_bytes()[1]).collect();
+    let normalized = values.iter().enumerate().map(|(i, &value)| {
+        let channel = i / plane % 3;
+        (f32::from(value) / 255.0 - normalize.mean[channel]) * (1.0 / normalize.std[channel])
+    });
+    let views = [ViewPixels::F32(normalized.collect()), ViewPixels::U8 { values: values.clone(), normalize }];
+    let [numbers, bytes] = views.map(|views| {
+        let batch = ViewBatch { size_px, views, ..batch_of(n_pictures, 0) };
+        step(state(0.0), &batch, &nt_xent(0.5), 1.0, &device()).expect("finite")
+    });
+    assert_eq!(values.len() % 4, 2);
+    assert_eq!(bytes.1.contrast.loss, numbers.1.contrast.loss);
+    check_same_bits(&named_tensors(&bytes.0.network), &named_tensors(&numbers.0.network), "bytes");
 }
 
 /// Pictures of one group are no negatives of each other: the loss of a batch whose pictures are all the same has none.

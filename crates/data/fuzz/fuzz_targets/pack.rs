@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     let dir = read_some::folder();
     let path = dir.path().join("set.pack");
     fs::write(&path, bytes).expect("a folder of ours");
-    if let Ok(source) = PackSource::open(&path, read_some::LIMITS) {
+    if let Ok(source) = PackSource::open(&path, read_some::OPTIONS) {
         read_some::read_some(&source);
     }
 });

@@ -13,9 +13,9 @@ use twoview_data::{
     CifarConfig, CifarLabels, CifarSource, FolderConfig, FolderSource, IdxSource, PackForm, PackSource, PatternsConfig,
     PatternsSource, Source, Split, StlPart, StlSource, TarSource, write_pack,
 };
-use twoview_pixels::{DecodeLimits, Image, encode_png};
+use twoview_pixels::{DecodeOptions, Image, encode_png};
 
-pub(crate) const LIMITS: DecodeLimits = DecodeLimits::STANDARD;
+pub(crate) const OPTIONS: DecodeOptions = DecodeOptions::STANDARD;
 
 /// A source with what its contract needs.
 pub(crate) struct Case {
@@ -54,7 +54,7 @@ pub(crate) fn folder(root: &Path, flavour: u64) {
 
 pub(crate) fn open_folder(root: &Path, cache_mib: u64) -> FolderSource {
     let config = FolderConfig {
-        limits: LIMITS,
+        decode: OPTIONS,
         cache_mib,
         full_scan_files: 1000,
         on_bad: twoview_data::OnBad::Skip,
@@ -189,7 +189,7 @@ pub(crate) fn pack(root: &Path, form: PackForm, flavour: u64) -> PathBuf {
     folder(&root.join("folder"), flavour);
     let source = open_folder(&root.join("folder"), 0);
     let out = root.join("set.pack");
-    write_pack(&source, &source.fingerprint().to_string(), &out, form, LIMITS, 0.0, &|_, _| {}).unwrap();
+    write_pack(&source, &source.fingerprint().to_string(), &out, form, OPTIONS, 0.0, &|_, _| {}).unwrap();
     out
 }
 
@@ -223,10 +223,10 @@ pub(crate) fn cases(root: &Path, flavour: u64) -> Vec<Case> {
     idx(&place("idxgz"), true, flavour);
     case!("idx.gz", IdxSource::open(&place("idxgz"), Split::Train).unwrap());
     tar_shards(&place("tar"), flavour);
-    case!("tar", TarSource::open(&place("tar"), Split::Train, LIMITS).unwrap());
-    case!("pack", PackSource::open(&pack(&place("pack1"), PackForm::Original, flavour), LIMITS).unwrap());
-    case!("pack, decoded", PackSource::open(&pack(&place("pack2"), PackForm::Decoded, flavour), LIMITS).unwrap());
+    case!("tar", TarSource::open(&place("tar"), Split::Train, OPTIONS).unwrap());
+    case!("pack", PackSource::open(&pack(&place("pack1"), PackForm::Original, flavour), OPTIONS).unwrap());
+    case!("pack, decoded", PackSource::open(&pack(&place("pack2"), PackForm::Decoded, flavour), OPTIONS).unwrap());
     let small = PackForm::MaxSide { px: 18 };
-    case!("pack, shrunk", PackSource::open(&pack(&place("pack3"), small, flavour), LIMITS).unwrap());
+    case!("pack, shrunk", PackSource::open(&pack(&place("pack3"), small, flavour), OPTIONS).unwrap());
     cases
 }

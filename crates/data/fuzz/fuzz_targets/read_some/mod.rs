@@ -3,10 +3,10 @@
 
 use tempfile::TempDir;
 use twoview_data::{ReadBuffers, Source};
-use twoview_pixels::DecodeLimits;
+use twoview_pixels::DecodeOptions;
 
 /// Small, so that a bomb stands out.
-pub(crate) const LIMITS: DecodeLimits = DecodeLimits { max_file_bytes: 1 << 20, max_pixels: 1 << 16 };
+pub(crate) const OPTIONS: DecodeOptions = DecodeOptions { max_file_bytes: 1 << 20, max_pixels: 1 << 16, exif_rotate: false };
 
 /// Best in memory: `TMPDIR=/dev/shm cargo fuzz run ...`.
 pub(crate) fn folder() -> TempDir {
