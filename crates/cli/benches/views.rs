@@ -4,10 +4,11 @@
 //! cargo build --release -p twoview
 //! cargo bench -p twoview --profile dev --bench views -- PYTHON simclr_torch.py $PWD/target/release/twoview PHOTOS SMALL
 //! ```
-//! Cargo runs it in its own directory: give full paths. The first argument is a Python with the packages of the second, a program whose `views` command times the same recipe
-//! in three ways and prints JSON. PHOTOS is a folder of JPEG photographs, read from files at 224 pixels and, decoded before,
-//! from memory; SMALL one of 32-pixel pictures, from memory. Everything runs on one thread. A figure is the median of three
-//! rounds' medians; the factor is that beside the fastest of the three.
+//! Cargo runs it in its own directory: give full paths. The first argument is a Python with the packages of the second, a
+//! program whose `views` command times the same recipe in three ways and prints JSON. PHOTOS is a folder of JPEG
+//! photographs, read from files at 224 pixels and, decoded before, from memory; SMALL one of 32-pixel pictures, from
+//! memory. Everything runs on one thread. A figure is the median of three rounds' medians; the factor is that beside the
+//! fastest of the three.
 //!
 //! A second table has twoview alone, on one thread and on all: *efficiency* is the gain divided by the number of threads,
 //! *kept* the share of what the loader's parts make by themselves that a program gets out of the loader.
