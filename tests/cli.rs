@@ -191,7 +191,7 @@ fn duplicates_are_found_written_and_heeded() {
     let said = String::from_utf8(succeeds(dir.path(), &["data", "check", "pictures/train"]).stdout).expect("UTF-8");
     assert!(said.contains("1 byte for byte like another") && said.contains("look alike"), "{said}");
     fails(dir.path(), &["data", "check", "pictures/train", "--near", "8"], 2, &["--near", "0..=7"]);
-    fails(dir.path(), &["data", "check"], 2, &["DIR"]);
+    fails(dir.path(), &["data", "check"], 2, &["DATA"]);
 
     let list = ["--set", "data.duplicates=found/duplicates.jsonl", "--set", "length.steps=1"];
     let output = succeeds(dir.path(), &pretrain_args("pictures/train", "run", &list));
@@ -534,6 +534,18 @@ fn a_set_in_one_file_is_the_set() {
     let loss = |report: &Value| last(report).map(|line| line["loss"].clone());
     assert!(loss(&from_files).is_some_and(|loss| loss.is_number()));
     assert_eq!(loss(&from_files), loss(&from_pack));
+    let bytes = ["--set", "length.steps=2", "--set", "data.pixels=u8", "--json"];
+    let from_bytes = json(dir.path(), &pretrain_args("set.pack", "bytes", &bytes));
+    assert_eq!(loss(&from_files), loss(&from_bytes));
+
+    let [files, pack] = ["pictures/train", "set.pack"].map(|set| json(dir.path(), &["data", "check", set, "--json"]));
+    for key in ["pictures", "classes", "formats", "width", "duplicates", "duplicate_groups", "total_bytes"] {
+        assert_eq!(files[key], pack[key], "{key}");
+    }
+    assert_eq!(pack["bad_files"], serde_json::json!([]));
+    let bench = ["bench", "views", "--data", "set.pack", "--seconds", "0.05", "--json"];
+    let bench = json(dir.path(), &bench);
+    assert!(bench["images_per_s"].as_f64() > Some(0.0) && bench["stages_us"]["decode"].is_f64(), "{bench}");
 }
 
 #[test]

@@ -9,9 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use twoview_data::{
-    BadFile, CifarConfig, CifarLabels, CifarSource, DuplicateGroup, Fingerprint, FolderConfig, FolderError,
-    FolderSource, IdxSource, KnownDuplicates, OnBad, PackSource, PatternsConfig, PatternsSource, PictureFiles,
-    ScanReport, Source, SourceKind, Split, StlPart, StlSource, TarSource, check_source, escape_path, read_duplicates,
+    BadFile, CifarConfig, CifarLabels, CifarSource, DetectError, DuplicateGroup, Fingerprint, FolderConfig,
+    FolderError, FolderSource, IdxSource, KnownDuplicates, OnBad, PackSource, PatternsConfig, PatternsSource,
+    PictureFiles, ScanReport, Source, SourceKind, Split, StlPart, StlSource, TarSource, check_source, escape_path,
+    read_duplicates,
 };
 use twoview_pixels::DecodeOptions;
 
@@ -271,9 +272,17 @@ pub(crate) fn check(
     split: Split,
     near_bits: u32,
 ) -> Result<(ScanReport, Vec<DuplicateGroup>), Failure> {
-    if let ([root], None, None) = (files.roots.as_slice(), &files.list, &files.labels)
-        && root.exists()
-        && SourceKind::detect(root).or_exit(Exit::Data)? != SourceKind::Folder
+    let only = match (files.roots.as_slice(), &files.list, &files.labels) {
+        ([root], None, None) => Some((root, SourceKind::detect(root))),
+        _ => None,
+    };
+    if let Some((_, Err(error))) = &only
+        && !matches!(error, DetectError::Missing { .. })
+    {
+        return Err(Failure::new(Exit::Data, error.to_string()));
+    }
+    if let Some((root, Ok(kind))) = only
+        && kind != SourceKind::Folder
     {
         let Pictures { source, manifest, .. } = open(&source_at(root, config)?, split)?;
         let fingerprint = manifest.fingerprint.parse().or_exit(Exit::Bug)?;
