@@ -70,7 +70,7 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Under a minute: fewer pictures, a smaller claim
+    /// About a minute: fewer pictures, a smaller claim
     #[arg(long)]
     pub(crate) quick: bool,
     /// Seed of pictures, weights and views

@@ -8,13 +8,13 @@
 //! temporary files), opens them and removes them again. They need a block and an inode each: `df -i` first.
 //!
 //! # Measured
-//! A million files on 2 cores of an AMD EPYC (Zen 5) that other work shared (load 8 to 10), ext4, development profile:
+//! A million files on 2 cores of an AMD EPYC (family 25, AVX2), nothing else running, ext4, development profile:
 //!
 //! | scan | until the first picture | files/s | manifest | resident at most |
 //! |---|---|---|---|---|
-//! | headers, first opening after the files were made | 118 s | 8,459 | 69 bytes a file | 245 MiB |
-//! | headers, again | 75 s | 13,292 | 69 bytes a file | 245 MiB |
-//! | complete | 92 s | 10,816 | 69 bytes a file | 245 MiB |
+//! | headers, first opening after the files were made | 24 s | 41,577 | 69 bytes a file | 245 MiB |
+//! | headers, again | 19 s | 51,795 | 69 bytes a file | 245 MiB |
+//! | complete | 28 s | 35,693 | 69 bytes a file | 245 MiB |
 //!
 //! Of the 69 bytes 29 are the path. A cache adds 16. Decoding 8x8 pixels costs next to nothing, so these files show
 //! what walking, opening and reading cost; with photographs the complete scan adds their decoding.
