@@ -17,7 +17,7 @@ pub struct DecodeOptions {
     /// Most pixels, width times height, according to the header.
     pub max_pixels: u64,
     /// Turn the picture as the orientation in its EXIF data says, which cameras write instead of turning it themselves.
-    /// torchvision and Pillow ignore it.
+    /// torchvision and Pillow ignore it, save that Pillow turns TIFF files.
     pub exif_rotate: bool,
 }
 
