@@ -19,13 +19,9 @@ use crate::{
 /// `twoview data check`.
 ///
 /// # Errors
-/// [`Exit::Data`] where the folder has no usable picture.
+/// [`Exit::Data`] where there is no usable picture, after everything has been reported.
 pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
-    let mut config = RunFile::from_preset("small", &[]).or_exit(Exit::Bug)?.data.source;
-    if let SourceConfig::Folder { max_bad_fraction, .. } = &mut config {
-        // Any number of broken files can be reported; refusing them is for training.
-        *max_bad_fraction = 1.0;
-    }
+    let config = RunFile::from_preset("small", &[]).or_exit(Exit::Bug)?.data.source;
     let files = PictureFiles { roots: args.dirs.clone(), list: args.list.clone(), labels: args.labels.clone() };
     let (report, groups) = pictures::check(&files, &config, args.split.into(), args.near)?;
     let in_out = |name: &str| args.out.as_ref().map(|out| out.join(name));
@@ -41,9 +37,18 @@ pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
     if args.json {
         let mut whole = serde_json::to_value(&report).or_exit(Exit::Bug)?;
         whole["duplicate_groups"] = serde_json::to_value(&groups).or_exit(Exit::Bug)?;
-        return result_json(&whole);
+        result_json(&whole)?;
+    } else {
+        describe(&report, &groups, args.near)?;
     }
-    describe(&report, &groups, args.near)
+    if report.pictures == 0 {
+        let n = report.bad_files.len();
+        return Err(Failure::new(
+            Exit::Data,
+            format!("none of the {n} pictures in {} can be used", escape_path(&report.root)),
+        ));
+    }
+    Ok(())
 }
 
 /// `twoview data pack`.
@@ -136,6 +141,17 @@ fn describe(report: &ScanReport, groups: &[DuplicateGroup], near_bits: u32) -> R
         result(&format!("  {} more groups; --duplicates FILE writes them all", groups.len() - GROUPS_SHOWN))?;
     }
     result(&format!("fingerprint  {}", report.fingerprint))?;
+    let mut passed_over: Vec<String> = (report.passed_over.iter())
+        .map(|(extension, n)| match extension.as_str() {
+            "" => format!("{n} without extension"),
+            extension => format!("{n} .{}", extension.escape_debug()),
+        })
+        .collect();
+    passed_over.extend((report.hidden > 0).then(|| format!("{} hidden", report.hidden)));
+    passed_over.extend((report.repeated > 0).then(|| format!("{} reached before", report.repeated)));
+    if !passed_over.is_empty() {
+        result(&format!("passed over  {}", passed_over.join(", ")))?;
+    }
     report.notes.iter().try_for_each(|remark| result(&format!("note         {remark}")))?;
     result(&format!("unusable     {}", report.bad_files.len()))?;
     report.bad_files.iter().try_for_each(|bad| result(&format!("  {}: {}", escape_path(&bad.path), bad.reason)))

@@ -81,18 +81,18 @@ pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Fail
         SourceConfig::Cifar { root, labels } => {
             let source = CifarSource::open(root, CifarConfig { split, labels: *labels }).or_exit(Exit::Data)?;
             let fingerprint = source.fingerprint();
-            Ok(said(root, without_report(source, fingerprint)))
+            Ok(said(root, "CIFAR files", without_report(source, fingerprint)))
         }
         SourceConfig::Stl { root, part } => {
             let part = if split == Split::Test { StlPart::Test } else { *part };
             let source = StlSource::open(root, part).or_exit(Exit::Data)?;
             let fingerprint = source.fingerprint();
-            Ok(said(root, without_report(source, fingerprint)))
+            Ok(said(root, "STL-10 files", without_report(source, fingerprint)))
         }
         SourceConfig::Idx { root } => {
             let source = IdxSource::open(root, split).or_exit(Exit::Data)?;
             let fingerprint = source.fingerprint();
-            Ok(said(root, without_report(source, fingerprint)))
+            Ok(said(root, "IDX files", without_report(source, fingerprint)))
         }
         SourceConfig::Tar { root, .. } => {
             let source = TarSource::open(root, split, folder_config(config).decode).or_exit(Exit::Data)?;
@@ -101,13 +101,13 @@ pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Fail
                 note(&format!("{}: {left_out} samples hold no picture and are left out", root.display()));
             }
             let fingerprint = source.fingerprint();
-            Ok(said(root, without_report(source, fingerprint)))
+            Ok(said(root, "tar shards", without_report(source, fingerprint)))
         }
         SourceConfig::Parquet { root, .. } => open_parquet(root, config, split),
         SourceConfig::Pack { root, .. } => {
             let source = PackSource::open(root, folder_config(config).decode).or_exit(Exit::Data)?;
             let fingerprint = source.fingerprint();
-            Ok(said(root, without_report(source, fingerprint)))
+            Ok(said(root, "a pack", without_report(source, fingerprint)))
         }
     }
 }
@@ -128,7 +128,7 @@ fn open_parquet(root: &Path, config: &SourceConfig, split: Split) -> Result<Pict
     let FolderConfig { decode, cache_mib, .. } = folder_config(config);
     let source = twoview_data::ParquetSource::open(root, split, decode, cache_mib).or_exit(Exit::Data)?;
     let fingerprint = source.fingerprint();
-    Ok(said(root, without_report(source, fingerprint)))
+    Ok(said(root, "Parquet files", without_report(source, fingerprint)))
 }
 
 #[cfg(not(feature = "parquet"))]
@@ -141,10 +141,10 @@ fn open_parquet(root: &Path, _: &SourceConfig, _: Split) -> Result<Pictures, Fai
 }
 
 /// Says what was found and hands it on.
-fn said(root: &Path, pictures: Pictures) -> Pictures {
+fn said(root: &Path, form: &str, pictures: Pictures) -> Pictures {
     let classes = pictures.source.classes().len();
     note(&format!(
-        "{}: {} pictures{}",
+        "{}: {} pictures{} ({form})",
         root.display(),
         pictures.source.len(),
         if classes == 0 { ", no labels".to_owned() } else { format!(" in {classes} classes") },
@@ -244,7 +244,7 @@ fn open_files(files: &PictureFiles, config: &SourceConfig) -> Result<Pictures, F
     let report = source.report().clone();
     say_bad(&report.bad_files);
     note(&format!(
-        "{}: {} pictures{}{}{}",
+        "{}: {} pictures{}{}",
         report.root.display(),
         report.pictures,
         if report.labelled { format!(" in {} classes", report.classes.len()) } else { ", no labels".to_owned() },
@@ -252,8 +252,8 @@ fn open_files(files: &PictureFiles, config: &SourceConfig) -> Result<Pictures, F
             0 => String::new(),
             n => format!(", {n} unusable files left out"),
         },
-        if report.headers_only { "; only headers were read" } else { "" },
     ));
+    report.notes.iter().for_each(|remark| note(&format!("note: {remark}")));
     let manifest = Manifest {
         pictures: source.len(),
         classes: source.classes().to_vec(),

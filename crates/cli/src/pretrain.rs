@@ -35,6 +35,8 @@ pub(crate) struct Trained {
     /// Mean over the time spent training, in source pictures per second.
     pub(crate) images_per_s: f64,
     pub(crate) seconds: f64,
+    /// The loss averaged over about the last twenty steps: a single batch says little.
+    pub(crate) loss: Option<f64>,
     /// Of the last step.
     pub(crate) last: Option<StepMetrics>,
 }
@@ -181,7 +183,8 @@ pub(crate) fn train(
         ("twoview.encoder".to_owned(), serde_json::to_string(&plan.network.encoder).or_exit(Exit::Bug)?),
     ]);
     save_safetensors(&exported, &named_tensors(&state.network.encoder), &metadata).or_exit(Exit::Io)?;
-    Ok(Trained { state, run_dir, images_per_s: pictures / seconds.max(f64::MIN_POSITIVE), seconds, last: last.0 })
+    let images_per_s = pictures / seconds.max(f64::MIN_POSITIVE);
+    Ok(Trained { state, run_dir, images_per_s, seconds, loss: bar.loss(), last: last.0 })
 }
 
 fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
@@ -191,20 +194,20 @@ fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
         return result_json(&json!({
             "run": run,
             "steps": trained.state.step,
-            "loss": last.map(|m| m.contrast.loss),
+            "loss": trained.loss,
             "chance": last.map(|m| m.chance),
             "images_per_s": trained.images_per_s,
             "seconds": trained.seconds,
             "encoder": escape_path(&trained.run_dir.exported_encoder()),
         }));
     }
-    if let Some(m) = &trained.last {
+    if let (Some(loss), Some(m)) = (trained.loss, &trained.last) {
         result(&format!(
             "trained  {} steps in {:.0} s, {:.0} img/s; loss {:.3} ({})",
             m.step,
             trained.seconds,
             trained.images_per_s,
-            m.contrast.loss,
+            loss,
             landmarks(m)
         ))?;
     }

@@ -12,6 +12,7 @@ use crate::{
     args::{ConfigArgs, PreviewArgs},
     failure::{Exit, Failure, OrExit, at},
     pretrain::choose,
+    run_file::{RunFile, did_you_mean, preset_names},
     terminal::{note, result, result_json},
 };
 
@@ -55,6 +56,22 @@ pub(crate) fn preview(args: &PreviewArgs) -> Result<(), Failure> {
     let name = args.preset.as_deref();
     let recipe = name.and_then(|name| name.parse::<Recipe>().ok());
     let is_list = recipe.is_some() || name == Some(MULTI_CROP);
+    if let Some(name) = name
+        && !is_list
+        && !name.ends_with(".toml")
+        && !RunFile::is_preset(name)
+    {
+        let recipes: Vec<&str> = Recipe::ALL.iter().map(|recipe| recipe.name()).chain([MULTI_CROP]).collect();
+        let (presets, hint) = (preset_names(), did_you_mean(name, recipes.iter().copied()));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "--preset {name}: there is no such preset and no such recipe of views; expected a run file (.toml), one of \
+                 {presets}, or one of {}{hint}",
+                recipes.join(", ")
+            ),
+        ));
+    }
     // A recipe changes how views are made; everything else is what the folder would be trained with.
     let preset = if is_list { None } else { args.preset.clone() };
     let config = ConfigArgs { preset, set: args.set.clone() };

@@ -258,7 +258,8 @@ pub(crate) enum RunFileError {
     },
 }
 
-fn preset_names() -> String {
+/// The names that presets are asked for by.
+pub(crate) fn preset_names() -> String {
     PRESETS.map(|preset| preset.name).join(", ")
 }
 
@@ -276,6 +277,11 @@ impl RunFile {
             hint: did_you_mean(name, PRESETS.iter().map(|preset| preset.name)),
         })?;
         Self::parse(&format!("preset {name}"), preset.text, sets)
+    }
+
+    /// Whether a preset has this name.
+    pub(crate) fn is_preset(name: &str) -> bool {
+        PRESETS.iter().any(|preset| preset.name == name)
     }
 
     /// The configuration in a TOML file, changed by `sets`.
@@ -426,7 +432,7 @@ fn with_hint(message: String) -> String {
 }
 
 /// "; did you mean `name`?" for the nearest of `names`, if one is near enough to be a slip.
-fn did_you_mean<'a>(got: &str, names: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(got: &str, names: impl Iterator<Item = &'a str>) -> String {
     names
         .map(|name| (strsim::damerau_levenshtein(got, name), name))
         .filter(|(distance, name)| *distance <= (name.len().max(got.len()) / 3).max(1))

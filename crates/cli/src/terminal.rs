@@ -187,6 +187,11 @@ impl TrainingBar {
     pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
     }
+
+    /// The loss averaged over about the last twenty steps; `None` before the first.
+    pub(crate) fn loss(&self) -> Option<f64> {
+        self.smooth.as_ref().map(|smooth| smooth.loss)
+    }
 }
 
 impl MetricSink for TrainingBar {

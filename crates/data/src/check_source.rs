@@ -97,6 +97,7 @@ pub fn check_source(
         files_seen: n,
         hidden: 0,
         repeated: 0,
+        passed_over: BTreeMap::new(),
         fingerprint,
     };
     (report, groups)

@@ -136,6 +136,11 @@ impl CifarSource {
         find(root).is_some()
     }
 
+    /// The folder the files lie in: `root` or the sub-folder they are published in.
+    pub(crate) fn folder_in(root: &Path) -> Option<PathBuf> {
+        find(root).map(|(_, folder)| folder)
+    }
+
     /// Reads the files of one split.
     ///
     /// # Errors

@@ -11,7 +11,14 @@ use crate::escaped_path::{escape_relative, sort_key};
 use crate::source::{Problem, SampleError};
 
 /// Extensions that make a file a candidate, whatever their case. What the file is, its content decides.
-pub(crate) const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "png", "bmp", "webp", "gif", "tif", "tiff", "ppm", "pgm"];
+pub(crate) const EXTENSIONS: [&str; 14] =
+    ["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"];
+
+/// Extensions of pictures that cannot be read, lower case: whoever has such files should hear of it.
+const UNREAD_PICTURES: [&str; 22] = [
+    "arw", "avif", "cr2", "cr3", "dcm", "dng", "exr", "hdr", "heic", "heif", "j2k", "jp2", "jxl", "nef", "orf", "psd",
+    "qoi", "raf", "rw2", "svg", "tga", "xcf",
+];
 
 /// How many files that are no candidates are named.
 const N_PASSED_OVER: usize = 5;
@@ -38,6 +45,27 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
+    /// The extensions of files that are no candidates, with how many there are.
+    pub(crate) fn other_extensions(&self) -> BTreeMap<String, usize> {
+        let others = self.extensions.iter().filter(|(extension, _)| !EXTENSIONS.contains(&extension.as_str()));
+        others.map(|(extension, count)| (extension.clone(), *count)).collect()
+    }
+
+    /// A remark about files that are pictures by their names, in a format that is not read.
+    pub(crate) fn unread_pictures(&self) -> Option<String> {
+        let unread: Vec<_> = (self.extensions.iter())
+            .filter(|(extension, _)| UNREAD_PICTURES.contains(&extension.as_str()))
+            .map(|(extension, count)| (extension.as_str(), *count))
+            .collect();
+        let n: usize = unread.iter().map(|(_, count)| count).sum();
+        (n > 0).then(|| {
+            let which = counted_extensions(unread);
+            format!(
+                "{n} pictures are in a format that is not read, and are left out: {which}; convert them to JPEG or PNG"
+            )
+        })
+    }
+
     /// Adds what another folder holds besides candidates and unusable files.
     pub(crate) fn take_in(&mut self, other: Self) {
         self.n_files += other.n_files;
@@ -101,6 +129,15 @@ pub(crate) fn list_folder(root: &Path, reached: &mut HashSet<Identity>) -> Listi
     listing
 }
 
+/// ".txt (10), without extension (2)".
+pub(crate) fn counted_extensions<'a>(counts: impl IntoIterator<Item = (&'a str, usize)>) -> String {
+    let spelled = counts.into_iter().map(|(extension, count)| match extension {
+        "" => format!("without extension ({count})"),
+        known => format!(".{} ({count})", known.escape_debug()),
+    });
+    spelled.collect::<Vec<_>>().join(", ")
+}
+
 fn note_file(listing: &mut Listing, root: &Path, entry: &DirEntry) {
     let relative = relative_to(root, entry.path());
     let is_candidate = has_picture_extension(&relative);
@@ -149,7 +186,8 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-fn has_picture_extension(path: &Path) -> bool {
+/// Whether the name is that of a picture.
+pub(crate) fn has_picture_extension(path: &Path) -> bool {
     path.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
 }
 

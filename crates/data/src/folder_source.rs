@@ -17,7 +17,7 @@ use twoview_pixels::{DecodeError, DecodeOptions, Format, Header, Image, decode, 
 use crate::duplicates::{DuplicateGroup, duplicate_groups};
 use crate::escaped_path::{escape_relative, sort_key};
 use crate::file_table::FileTable;
-use crate::folder_listing::{EXTENSIONS, Listing};
+use crate::folder_listing::{EXTENSIONS, Listing, counted_extensions, has_picture_extension};
 use crate::label_table::{LabelTable, TableError};
 use crate::perceptual_hash::Look;
 use crate::picture_files::{Gathered, PictureFiles};
@@ -68,9 +68,9 @@ struct DecodeFields {
 /// Pictures in files: those below one or several folders, or those that a list names.
 ///
 /// # Which files
-/// Below a folder, regular files whose extension is one of jpg, jpeg, png, bmp, webp, gif, tif, tiff, ppm and pgm in any
-/// case, at any depth. The extension selects, the content decides the format. Files and folders whose name starts with
-/// a dot are passed over. Links are followed, and a file that is reached twice counts once: under its own name if that
+/// Below a folder, regular files whose extension is one of jpg, jpeg, jpe, jfif, png, bmp, webp, gif, tif, tiff, ppm, pgm,
+/// pbm and pnm in any case, at any depth. The extension selects, the content decides the format. Other files are counted by
+/// their extensions. Files and folders whose name starts with a dot are passed over. Links are followed, and a file that is reached twice counts once: under its own name if that
 /// lies below the root, else where a walk in byte order meets it first. A link that leads back to the root or above it
 /// is not entered. For lists and tables see [`PictureFiles`].
 ///
@@ -240,6 +240,7 @@ impl FolderSource {
 
     /// Opens as [`open_files`](Self::open_files) does, but decodes everything however many files there are, and tells
     /// which pictures are duplicates: those with the same bytes, then those that look the same within `near_bits`.
+    /// However many files are bad, even all of them, they are in the report and not an error.
     ///
     /// Pictures without structure, such as one colour all over, look like nothing and are only compared by their bytes.
     ///
@@ -260,7 +261,7 @@ impl FolderSource {
     fn scan(
         files: &PictureFiles,
         config: &FolderConfig,
-        with_looks: bool,
+        is_check: bool,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<(Self, Vec<(u32, Look)>), FolderError> {
         if !(0.0..=1.0).contains(&config.max_bad_fraction) {
@@ -286,7 +287,7 @@ impl FolderSource {
             roots: &roots,
             decode: config.decode,
             headers_only,
-            with_looks,
+            with_looks: is_check,
             free_bytes: AtomicU64::new(config.cache_mib.saturating_mul(1 << 20)),
             n_done: AtomicUsize::new(0),
         };
@@ -310,7 +311,9 @@ impl FolderSource {
         }
         bad.sort_by_cached_key(|(root, relative, _)| (*root, sort_key(relative)));
         let bad_files: Vec<BadFile> = bad.into_iter().map(|(.., file)| file).collect();
-        check_fraction(&place, good.len(), &bad_files, config.max_bad_fraction)?;
+        if !is_check {
+            check_fraction(&place, good.len(), &bad_files, config.max_bad_fraction)?;
+        }
 
         let same_as = same_as(&roots, &good, &scanner);
         let facts = Facts { place, listing: &listing, headers_only, by_table: labels.is_some(), remarks };
@@ -648,10 +651,12 @@ fn label_by_table(
         good.label = row_of(good.root, good.relative).map(|row| table.rows[row].label);
     }
     let place = files.labels.as_deref().map(escape_path).unwrap_or_default();
-    for (row, _) in table.rows.iter().zip(is_met).filter(|(_, is_met)| !is_met) {
+    for (i, row) in table.rows.iter().enumerate().filter(|(i, _)| !is_met[*i]) {
         let path = roots.first().map_or_else(|| row.path.clone(), |root| root.join(&row.path));
         let reason = if path.exists() {
             format!("has a row in {place}, but is none of the pictures that were found")
+        } else if i == 0 && !has_picture_extension(&row.path) {
+            format!("has a row in {place}, but does not exist; if the row names columns, call them path and label")
         } else {
             format!("has a row in {place}, but does not exist")
         };
@@ -755,7 +760,7 @@ fn write_report(
         }
     }
     let mut notes = if by_table { empty_classes(&counts) } else { notes(listing, candidates, good, &counts) };
-    notes.splice(0..0, remarks);
+    notes.splice(0..0, remarks.into_iter().chain(listing.unread_pictures()));
     if headers_only {
         notes.push(format!(
             "{} files are more than full_scan_files, so only their headers were read: files that are broken further \
@@ -780,6 +785,7 @@ fn write_report(
         files_seen: listing.n_files,
         hidden: listing.n_hidden,
         repeated: listing.n_repeated,
+        passed_over: listing.other_extensions(),
         fingerprint: identity(good, headers_only, by_table),
     }
 }
@@ -839,12 +845,15 @@ fn what_was_seen(listing: &Listing) -> String {
     if listing.n_hidden > 0 {
         text += &format!(" besides {} hidden", listing.n_hidden);
     }
-    for (i, (extension, count)) in listing.extensions.iter().enumerate() {
-        text += if i == 0 { ": " } else { ", " };
-        text += &match extension.as_str() {
-            "" => format!("without extension ({count})"),
-            known => format!(".{} ({count})", known.escape_debug()),
-        };
+    if !listing.extensions.is_empty() {
+        let counts = listing.extensions.iter().map(|(extension, count)| (extension.as_str(), *count));
+        text += &format!(": {}", counted_extensions(counts));
+    }
+    let shards = ["tar", "parquet", "pack"];
+    if let Some(kind) = shards.into_iter().find(|kind| listing.extensions.contains_key(*kind)) {
+        text += &format!(
+            "; a .{kind} file is a set of its own: give its path, or that of a folder with nothing else in it"
+        );
     }
     if !listing.passed_over.is_empty() {
         text += &format!("; first: {}", listing.passed_over.join(", "));

@@ -74,7 +74,13 @@ fn without_gz(path: &Path) -> String {
 impl IdxSource {
     /// Whether the folder holds pictures in this format.
     pub fn is_in(root: &Path) -> bool {
-        [Split::Train, Split::Test].into_iter().any(|split| !find(root, split).is_empty())
+        Self::folder_in(root).is_some()
+    }
+
+    /// The folder the files lie in: `root` or the sub-folder they are published in.
+    pub(crate) fn folder_in(root: &Path) -> Option<PathBuf> {
+        let first = [Split::Train, Split::Test].into_iter().find_map(|split| find(root, split).into_iter().next());
+        first.and_then(|file| file.parent().map(Path::to_owned))
     }
 
     /// Reads pictures and labels of one split.

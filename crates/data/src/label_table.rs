@@ -1,4 +1,4 @@
-//! Labels from a table of two columns, in the form of RFC 4180.
+//! Labels from a table with a column of paths and one of labels, in the form of RFC 4180.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -44,7 +44,9 @@ pub enum TableError {
 #[non_exhaustive]
 pub enum RowProblem {
     /// It has too many or too few columns.
-    #[error("expected {expected} columns, got {got}")]
+    #[error(
+        "expected {expected} columns, got {got}; a table with others besides path and label begins with their names"
+    )]
     Columns {
         /// How many the first row has.
         expected: usize,
@@ -79,6 +81,12 @@ pub enum RowProblem {
         second: String,
     },
 }
+
+/// What the column of paths is called in the tables people have.
+const PATH_NAMES: [&str; 6] = ["path", "file", "filename", "file_name", "image", "image_path"];
+
+/// What the column of labels is called in the tables people have.
+const LABEL_NAMES: [&str; 4] = ["label", "class", "category", "target"];
 
 /// Which class every file has.
 #[derive(Debug)]
@@ -115,11 +123,12 @@ impl LabelTable {
         let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
         let mut rows = rows_of(bytes).map_err(Some)?;
         // Where the columns are: by their names if the first row has them, else the first two and no more.
-        let column = |name: &str| {
+        let column = |names: &[&str]| {
             let (_, fields) = rows.first()?;
-            fields.iter().position(|field| field.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+            let is_name = |field: &[u8]| names.iter().any(|name| field.eq_ignore_ascii_case(name.as_bytes()));
+            fields.iter().position(|field| is_name(field.trim_ascii()))
         };
-        let (path_column, label_column, n_columns) = match (column("path"), column("label")) {
+        let (path_column, label_column, n_columns) = match (column(&PATH_NAMES), column(&LABEL_NAMES)) {
             (Some(path), Some(label)) => (path, label, rows.remove(0).1.len()),
             _ => (0, 1, 2),
         };
@@ -260,6 +269,7 @@ mod tests {
         check("a.png,cat\nb.png,ant\n", &two);
         check("a.png,cat\r\n\r\nb.png,ant", &two);
         check("path,label\na.png,cat\nb.png,ant\n", &two);
+        check("class,split,file_name\ncat,1,a.png\nant,1,b.png\n", &two);
         check("\u{feff}Label,width, Path \ncat,9,a.png\nant,10,b.png\n", &two);
         check("a.png,cat\n./a.png,cat\nb.png,ant\r", &two);
         check("\"a,\"\"b\"\".png\",\"two\nlines\"\nc.png, x \n", &[("a,\"b\".png", "two\nlines"), ("c.png", "x")]);

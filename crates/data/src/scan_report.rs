@@ -44,6 +44,9 @@ pub struct ScanReport {
     pub hidden: usize,
     /// Files, folders and links passed over because they lead to something already reached.
     pub repeated: usize,
+    /// Regular files passed over because their extension is not that of a picture which can be read: how many of each
+    /// extension, lower case, under the empty text those without one.
+    pub passed_over: BTreeMap<String, usize>,
     /// Name of this set of pictures: a hash over relative path, size and content of every usable file in their order;
     /// of the content as much as was read.
     pub fingerprint: Fingerprint,

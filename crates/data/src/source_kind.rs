@@ -5,6 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use walkdir::WalkDir;
+
+use crate::folder_listing::has_picture_extension;
 use crate::pack_format::MAGIC;
 use crate::tar_source::is_pattern;
 use crate::{CifarSource, IdxSource, StlSource, escape_path};
@@ -59,11 +62,11 @@ pub enum DetectError {
         seen: &'static str,
     },
     /// The folder holds sets of several kinds.
-    #[error("{} holds {seen}, and no picture files: give the path of one kind", escape_path(path))]
+    #[error("{} holds {seen}: give the path of one of them", escape_path(path))]
     Ambiguous {
         /// The path as given.
         path: PathBuf,
-        /// How many files of which kinds.
+        /// What was found, in words.
         seen: String,
     },
 }
@@ -72,7 +75,8 @@ impl SourceKind {
     /// Looks at names, and at the first bytes of a single file; opens no set.
     ///
     /// A folder is one of CIFAR, STL-10 or IDX where files of these names lie in it or in the sub-folder they are
-    /// published in. It is one of shards (or of a single pack) where such files and neither pictures nor sub-folders lie in
+    /// published in, as long as nothing else that could be meant lies there: not two of these, and no picture file beside
+    /// such a sub-folder. It is one of shards (or of a single pack) where such files and neither pictures nor sub-folders lie in
     /// it; for Parquet files a sub-folder `data` will do. Every other folder is a folder of picture files.
     ///
     /// # Errors
@@ -147,14 +151,8 @@ impl SourceKind {
     }
 
     fn of_folder(path: &Path) -> Result<Self, DetectError> {
-        if CifarSource::is_in(path) {
-            return Ok(Self::Cifar);
-        }
-        if StlSource::is_in(path) {
-            return Ok(Self::Stl);
-        }
-        if IdxSource::is_in(path) {
-            return Ok(Self::Idx);
+        if let Some(kind) = Self::published_set(path)? {
+            return Ok(kind);
         }
         let counted = Counted::of(path).map_err(|reason| DetectError::Unreadable { path: path.to_owned(), reason })?;
         if counted.has_pictures || counted.has_folders {
@@ -173,10 +171,54 @@ impl SourceKind {
             (Some((&"pack", 1)), None) => Ok(Self::Pack),
             _ => {
                 let seen: Vec<String> = counted.shards.iter().map(|(kind, n)| format!("{n} .{kind}")).collect();
-                Err(DetectError::Ambiguous { path: path.to_owned(), seen: seen.join(" and ") })
+                let seen = seen.join(" and ") + ", and no picture files";
+                Err(DetectError::Ambiguous { path: path.to_owned(), seen })
             }
         }
     }
+
+    /// CIFAR, STL-10 or IDX, where the folder or the sub-folder of a published archive holds it and nothing else.
+    fn published_set(path: &Path) -> Result<Option<Self>, DetectError> {
+        let sets: Vec<(Self, PathBuf)> = [
+            (Self::Cifar, CifarSource::folder_in(path)),
+            (Self::Stl, StlSource::folder_in(path)),
+            (Self::Idx, IdxSource::folder_in(path)),
+        ]
+        .into_iter()
+        .filter_map(|(kind, folder)| Some((kind, folder?)))
+        .collect();
+        let ambiguous = |seen| Err(DetectError::Ambiguous { path: path.to_owned(), seen });
+        match sets.as_slice() {
+            [] => Ok(None),
+            [(kind, folder)] => match picture_outside(path, folder) {
+                Some(picture) if folder != path => {
+                    let (set, picture) = (escape_path(folder), escape_path(&picture));
+                    ambiguous(format!("both {set} ({} files) and picture files such as {picture}", kind.name()))
+                }
+                _ => Ok(Some(*kind)),
+            },
+            several => {
+                let seen =
+                    several.iter().map(|(kind, folder)| format!("{} ({} files)", escape_path(folder), kind.name()));
+                ambiguous(seen.collect::<Vec<_>>().join(" and "))
+            }
+        }
+    }
+}
+
+/// A picture file below `root` that does not lie below `set`.
+fn picture_outside(root: &Path, set: &Path) -> Option<PathBuf> {
+    let mut walk = WalkDir::new(root).into_iter();
+    while let Some(step) = walk.next() {
+        let Ok(entry) = step else { continue };
+        let is_hidden = entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".");
+        if entry.file_type().is_dir() && (is_hidden || entry.path() == set) {
+            walk.skip_current_dir();
+        } else if entry.file_type().is_file() && !is_hidden && has_picture_extension(entry.path()) {
+            return Some(entry.into_path());
+        }
+    }
+    None
 }
 
 /// What lies directly in a folder, hidden things apart.
@@ -195,12 +237,11 @@ impl Counted {
             if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
                 continue;
             }
-            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
             if path.is_dir() {
                 counted.has_folders = true;
             } else if let Some(kind) = SourceKind::of_extension(&path) {
                 *counted.shards.entry(kind.name()).or_default() += 1;
-            } else if crate::folder_listing::EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)) {
+            } else if has_picture_extension(&path) {
                 counted.has_pictures = true;
             }
         }

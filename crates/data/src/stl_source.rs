@@ -68,6 +68,11 @@ impl StlSource {
         find(root).is_some()
     }
 
+    /// The folder the files lie in: `root` or the sub-folder they are published in.
+    pub(crate) fn folder_in(root: &Path) -> Option<PathBuf> {
+        find(root)
+    }
+
     /// Opens the files of one part.
     ///
     /// # Errors

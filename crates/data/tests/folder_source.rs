@@ -156,16 +156,29 @@ fn fingerprint_sees_names_and_sizes() {
 fn the_extension_selects_and_the_content_decides() {
     let folder = folder_of(&["really-png.jpg", "b.PNG", "notes.txt", "noextension", ".hidden.png", ".thumbs/c.png"]);
     put(&folder, "really-jpeg.TIFF", JPEG);
+    put(&folder, "saved.jfif", JPEG);
+    put(&folder, "scan.pbm", b"P4\n8 1\n\xAA");
     let source = open(&folder);
-    assert_eq!(names(&source), ["b.PNG", "really-jpeg.TIFF", "really-png.jpg"]);
+    assert_eq!(names(&source), ["b.PNG", "really-jpeg.TIFF", "really-png.jpg", "saved.jfif", "scan.pbm"]);
+    assert_eq!(source.image(4).unwrap().as_rgb8()[..6], [0, 0, 0, 255, 255, 255]);
     let report = source.report();
     assert_eq!(
         report.formats.iter().map(|(name, n)| (name.as_str(), *n)).collect::<Vec<_>>(),
-        [("jpeg", 1), ("png", 2)]
+        [("jpeg", 2), ("png", 2), ("pnm", 1)]
     );
-    assert_eq!((report.files_seen, report.hidden), (5, 2));
-    assert_eq!((report.width.min, report.width.median, report.width.max), (4, 4, 48));
-    assert_eq!((report.height.min, report.height.max), (3, 40));
+    assert_eq!((report.files_seen, report.hidden), (7, 2));
+    assert_eq!(report.passed_over, [(String::new(), 1), ("txt".to_owned(), 1)].into());
+    assert_eq!((report.width.min, report.width.median, report.width.max), (4, 8, 48));
+    assert_eq!((report.height.min, report.height.max), (1, 40));
+    assert!(report.notes.is_empty(), "{:?}", report.notes);
+}
+
+#[test]
+fn pictures_that_cannot_be_read_are_remarked() {
+    let folder = folder_of(&["a.png", "b.HEIC", "c.heic", "d.avif", "e.txt"]);
+    let note = "3 pictures are in a format that is not read, and are left out: .avif (1), .heic (2); \
+                convert them to JPEG or PNG";
+    assert_eq!(open(&folder).report().notes, [note]);
 }
 
 #[test]
@@ -242,7 +255,7 @@ fn errors_say_what_is_there_and_what_was_expected() {
         format!(
             "no pictures in {}: 6 files seen besides 1 hidden: without extension (1), .csv (1), .txt (4); \
              first: a.TXT, b/c.txt, d, e.txt, f.csv; \
-             expected files named .jpg, .jpeg, .png, .bmp, .webp, .gif, .tif, .tiff, .ppm, .pgm",
+             expected files named .jpg, .jpeg, .jpe, .jfif, .png, .bmp, .webp, .gif, .tif, .tiff, .ppm, .pgm, .pbm, .pnm",
             texts.path().display()
         )
     );
@@ -273,6 +286,19 @@ fn too_many_bad_files_are_an_error_that_names_them() {
     let message = open_error(none_good.path(), &CONFIG).to_string();
     assert!(message.starts_with("none of the 4 pictures in "), "{message}");
     assert!(message.ends_with("; and 1 more"), "{message}");
+    // Whoever checks wants to know what is wrong with each of them.
+    let files = PictureFiles::below(none_good.path());
+    let (checked, _) = FolderSource::check(&files, &allowing(0.0), 6, &|_, _| ()).unwrap();
+    assert_eq!((checked.len(), checked.report().bad_files.len()), (0, 4));
+}
+
+#[test]
+fn shards_that_lie_among_other_things_are_pointed_at() {
+    let folder = TempDir::new().unwrap();
+    put(&folder, "a.tar", b"");
+    put(&folder, "notes/b.txt", b"");
+    let message = open_error(folder.path(), &CONFIG).to_string();
+    assert!(message.contains("; a .tar file is a set of its own: give its path"), "{message}");
 }
 
 #[test]
@@ -709,7 +735,10 @@ mod places {
         assert!(message.contains("none.csv cannot be read: "), "{message}");
         let labels = table(&folder, "a.png,cat\nb.png\n");
         let message = files_error(&PictureFiles { labels, ..PictureFiles::below(folder.path()) });
-        assert!(message.ends_with("labels.csv, line 2: expected 2 columns, got 1"), "{message}");
+        assert!(
+            message.ends_with("labels.csv, line 2: expected 2 columns, got 1; a table with others besides path and label begins with their names"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -741,6 +770,16 @@ mod places {
         table(&folder, &text.replace("a.png,zebra", "a.png,ant"));
         let after = open_files(&PictureFiles { labels: labels_file.clone(), ..PictureFiles::below(folder.path()) });
         assert_ne!(before, after.fingerprint());
+
+        // Columns may have the names that people give them; of others there is a hint.
+        table(&folder, "image_id,species\nx/a.png,zebra\n");
+        let misread = open_files(&PictureFiles { labels: labels_file.clone(), ..PictureFiles::below(folder.path()) });
+        let hint = misread.report().bad_files.iter().find(|bad| bad.path.ends_with("image_id")).map(|bad| &bad.reason);
+        assert!(
+            hint.is_some_and(|hint| hint.ends_with("; if the row names columns, call them path and label")),
+            "{hint:?}"
+        );
+        table(&folder, &text.replace("a.png,zebra", "a.png,ant"));
 
         // Alone, the table is the list.
         let alone = open_files(&PictureFiles { labels: labels_file, ..PictureFiles::default() });

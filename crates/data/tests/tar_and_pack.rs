@@ -221,6 +221,18 @@ fn kinds_are_told_apart_by_their_path() {
     write(&at("both/a.tar"), b"");
     write(&at("both/a.parquet"), b"");
     assert!(refused("both").to_string().contains("1 .parquet and 1 .tar"));
+    // A published set in its sub-folder must not hide what lies beside it.
+    cifar10_binary(&at("home/cifar-10-batches-bin"), 0);
+    write(&at("home/archive.tar.gz"), b"");
+    is("home", SourceKind::Cifar);
+    folder(&at("home/holiday"), 0);
+    let beside = refused("home").to_string();
+    assert!(beside.contains("cifar-10-batches-bin (cifar files) and picture files such as "), "{beside}");
+    idx(&at("several/raw"), false, 0);
+    stl(&at("several"), 0);
+    let several = refused("several").to_string();
+    assert!(several.contains("stl10_binary (stl files) and "), "{several}");
+    assert!(several.ends_with("raw (idx files): give the path of one of them"), "{several}");
 }
 
 #[test]
