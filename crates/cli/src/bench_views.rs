@@ -107,10 +107,12 @@ pub(crate) fn bench_views(args: &BenchViewsArgs) -> Result<(), Failure> {
         counter.at(part as usize, PARTS as usize);
     }
     counter.end();
+    // Before the stages, which hold pictures of their own.
+    let peak_rss_mib = peak_rss_mib();
     let stages = stages(&subject, &args.views)?;
     rates.sort_by(f64::total_cmp);
     let images_per_s = rates[rates.len() / 2];
-    let (instructions, peak_rss_mib) = (Instructions::best(), peak_rss_mib());
+    let instructions = Instructions::best();
     if args.json {
         return result_json(&json!({
             "images_per_s": images_per_s,
@@ -127,8 +129,11 @@ pub(crate) fn bench_views(args: &BenchViewsArgs) -> Result<(), Failure> {
         }));
     }
     result(&format!(
-        "{images_per_s:.1} img/s ({} thread(s); an image is two views of {} px)",
-        args.threads, args.views.image
+        "{images_per_s:.1} img/s, {:.1} to {:.1} in {PARTS} rounds ({} thread(s); an image is two views of {} px)",
+        rates[0],
+        rates[rates.len() - 1],
+        args.threads,
+        args.views.image
     ))?;
     for (name, us) in stages {
         result(&format!("  {name:8} {us:10.1} us"))?;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rayon::prelude::*;
@@ -56,12 +56,15 @@ pub struct LoaderConfig {
 /// caller's part.
 ///
 /// # Threads
-/// Each epoch has its own `workers` threads and one more that keeps the order. They are at most `prefetch` batches ahead
-/// of the loop, the one being made included, and have all ended when [`EpochBatches`] is dropped.
+/// The `workers` threads begin with the first epoch and end with the loader. Each epoch has up to two more that keep the
+/// order, each over every second batch, so that the workers find a next batch to go on with when the last pictures of one
+/// are still being made. All are at most `prefetch` batches ahead of the loop, those being made included, and nothing is
+/// being made any more when [`EpochBatches`] is dropped.
 ///
 /// # Cost
-/// A thread reads, decodes and renders in buffers of its own, and a batch that comes back through
-/// [`recycle`](Self::recycle) is filled again, so that nothing is allocated from picture to picture.
+/// A thread reads, decodes and renders in buffers of its own, which grow to the largest picture and stay, and a batch that
+/// comes back through [`recycle`](Self::recycle) is filled again. What remains to allocate for a picture is small: its
+/// path, the state of its decoder, and the decoded pixels of formats other than JPEG.
 pub struct Loader {
     source: Arc<dyn Source>,
     augment: Arc<Augment>,
@@ -70,6 +73,7 @@ pub struct Loader {
     config: LoaderConfig,
     instructions: Instructions,
     spare: Arc<Spare>,
+    crew: Mutex<Option<Arc<Crew>>>,
     n_pictures: u32,
 }
 
@@ -190,13 +194,13 @@ impl Loader {
             return Err(LoaderError::BatchLargerThanData { batch_size, pictures });
         }
         let n_pictures = u32::try_from(pictures).map_err(|_| LoaderError::TooManyPictures { got: pictures })?;
-        let (instructions, spare) = (Instructions::best(), Arc::default());
-        Ok(Self { source, augment, normalize, seed, config, instructions, spare, n_pictures })
+        let (instructions, spare, crew) = (Instructions::best(), Arc::default(), Mutex::default());
+        Ok(Self { source, augment, normalize, seed, config, instructions, spare, crew, n_pictures })
     }
 
     /// The same batches made by other instructions, for comparing their speed.
     pub fn with_instructions(self, instructions: Instructions) -> Self {
-        Self { instructions, ..self }
+        Self { instructions, crew: Mutex::default(), ..self }
     }
 
     /// Takes back a batch that is not needed any more, so that its memory is filled again.
@@ -233,7 +237,7 @@ impl Loader {
         n.saturating_sub(self.batches_per_epoch() * size)
     }
 
-    /// The batches of an epoch from `first_batch` on, made ahead by threads that start now.
+    /// The batches of an epoch from `first_batch` on, made ahead from now on.
     ///
     /// `first_batch` may be the number of batches, which leaves none; beyond it the only item is
     /// [`LoadError::BehindTheEnd`].
@@ -245,6 +249,12 @@ impl Loader {
         if first_batch == batches {
             return EpochBatches::finished(epoch, batches);
         }
+        let workers = self.config.workers;
+        let threads = |reason| EpochBatches::failed(epoch, LoadError::Threads { workers, reason });
+        let crew = match self.crew() {
+            Ok(crew) => crew,
+            Err(reason) => return threads(reason),
+        };
         let maker = BatchMaker {
             source: Arc::clone(&self.source),
             augment: Arc::clone(&self.augment),
@@ -256,25 +266,33 @@ impl Loader {
             pixels: self.config.pixels,
             order: EpochOrder::new(self.n_pictures, self.seed, epoch),
             spare: Arc::clone(&self.spare),
-            workplaces: (0..self.config.workers.max(1))
-                .map(|_| Mutex::new(Workplace::new(self.instructions)))
-                .collect(),
+            crew,
             abandoned: Arc::default(),
         };
-        let workers = self.config.workers;
         if workers == 0 {
             let mut inline = EpochBatches::waiting(epoch, first_batch..batches);
             inline.maker = Some(maker);
             return inline;
         }
-        EpochBatches::start(maker, first_batch..batches, workers, self.config.prefetch)
-            .unwrap_or_else(|reason| EpochBatches::failed(epoch, LoadError::Threads { workers, reason }))
+        EpochBatches::start(maker, first_batch..batches, self.config.prefetch).unwrap_or_else(threads)
+    }
+
+    /// The threads, hired when they are first needed.
+    fn crew(&self) -> io::Result<Arc<Crew>> {
+        let mut hired = self.crew.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(crew) = &*hired {
+            return Ok(Arc::clone(crew));
+        }
+        let crew = Arc::new(Crew::hire(self.config.workers, self.instructions)?);
+        *hired = Some(Arc::clone(&crew));
+        Ok(crew)
     }
 }
 
 /// The batches of one epoch in order, made by [`Loader::epoch`].
 ///
-/// Dropping it stops the threads and waits for them, which takes no longer than the views of one picture per thread.
+/// Dropping it stops the work on them and waits until nothing is being made, which takes no longer than the views of one
+/// picture per thread.
 pub struct EpochBatches {
     epoch: u32,
     /// Where no threads were asked for, what they would have run.
@@ -282,14 +300,26 @@ pub struct EpochBatches {
     /// Batches still to come; empty after an error.
     due: Range<usize>,
     failure: Option<LoadError>,
-    receiver: Option<Receiver<Result<ViewBatch, LoadError>>>,
-    conductor: Option<JoinHandle<()>>,
+    /// Where the batches come from, in turns; empty when no more can come.
+    lanes: Vec<Lane>,
+    /// The lane that the next batch comes from.
+    turn: usize,
     abandoned: Arc<AtomicBool>,
 }
 
+/// A thread that has every so many-th batch made, and what it hands them over by.
+struct Lane {
+    receiver: Receiver<Result<ViewBatch, LoadError>>,
+    conductor: JoinHandle<()>,
+}
+
+/// The most batches that are being made at the same time: while the last pictures of one keep some workers busy, the
+/// others have the next one to go on with.
+const LANES: usize = 2;
+
 impl EpochBatches {
     fn waiting(epoch: u32, due: Range<usize>) -> Self {
-        Self { epoch, maker: None, due, failure: None, receiver: None, conductor: None, abandoned: Arc::default() }
+        Self { epoch, maker: None, due, failure: None, lanes: Vec::new(), turn: 0, abandoned: Arc::default() }
     }
 
     fn finished(epoch: u32, batches: usize) -> Self {
@@ -302,17 +332,21 @@ impl EpochBatches {
         nothing
     }
 
-    fn start(maker: BatchMaker, due: Range<usize>, workers: usize, prefetch: usize) -> io::Result<Self> {
-        let (epoch, abandoned) = (maker.epoch, Arc::clone(&maker.abandoned));
-        // The conductor holds one batch more, the one it is making or waiting to hand over.
-        let (sender, receiver) = sync_channel(prefetch - 1);
-        let crew = Crew::hire(workers)?;
-        let to_make = due.clone();
-        let conductor = thread::Builder::new()
-            .name("twoview-loader".to_owned())
-            .spawn(move || conduct(&maker, to_make, &crew, &sender))?;
-        let mut batches = Self::waiting(epoch, due);
-        (batches.receiver, batches.conductor, batches.abandoned) = (Some(receiver), Some(conductor), abandoned);
+    fn start(maker: BatchMaker, due: Range<usize>, prefetch: usize) -> io::Result<Self> {
+        let mut batches = Self::waiting(maker.epoch, due.clone());
+        batches.abandoned = Arc::clone(&maker.abandoned);
+        let maker = Arc::new(maker);
+        let n_lanes = prefetch.min(LANES);
+        for lane in 0..n_lanes {
+            // Each conductor holds one batch more, the one it is making or waiting to hand over.
+            let waiting = prefetch / n_lanes + usize::from(lane < prefetch % n_lanes) - 1;
+            let (sender, receiver) = sync_channel(waiting);
+            let (maker, to_make) = (Arc::clone(&maker), due.clone().skip(lane).step_by(n_lanes));
+            let conductor = thread::Builder::new()
+                .name(format!("twoview-loader-{lane}"))
+                .spawn(move || conduct(&maker, to_make, &sender))?;
+            batches.lanes.push(Lane { receiver, conductor });
+        }
         Ok(batches)
     }
 
@@ -320,8 +354,8 @@ impl EpochBatches {
         self.due = self.due.end..self.due.end;
         self.abandoned.store(true, Ordering::Relaxed);
         // A conductor that waits to hand over a batch wakes up when nobody can receive it any more.
-        self.receiver = None;
-        if let Some(conductor) = self.conductor.take() {
+        let conductors: Vec<JoinHandle<()>> = self.lanes.drain(..).map(|lane| lane.conductor).collect();
+        for conductor in conductors {
             // It catches the panics of its work; one of its own has been reported as a missing batch.
             let _ = conductor.join();
         }
@@ -337,16 +371,15 @@ impl Iterator for EpochBatches {
         }
         let batch = self.due.next()?;
         if let Some(maker) = &self.maker {
-            // As in a crew: what is left half done on a panic is a batch that nobody will see.
-            let made = panic::catch_unwind(AssertUnwindSafe(|| maker.make(batch))).unwrap_or_else(|payload| {
-                Err(LoadError::Panicked { epoch: self.epoch, batch, message: message_of(&*payload) })
-            });
+            let made = maker.make(batch);
             if made.is_err() {
                 self.stop();
             }
             return Some(made);
         }
-        let received = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok()).unwrap_or_else(|| {
+        let lane = self.lanes.get(self.turn);
+        self.turn = (self.turn + 1) % self.lanes.len().max(1);
+        let received = lane.and_then(|lane| lane.receiver.recv().ok()).unwrap_or_else(|| {
             let message = "it ended without a word".to_owned();
             Err(LoadError::Panicked { epoch: self.epoch, batch, message })
         });
@@ -368,14 +401,21 @@ impl Drop for EpochBatches {
     }
 }
 
-/// Threads for the work inside a batch. Dropping it waits for their end.
+/// Threads for the work inside a batch, and where each of them works. Dropping it waits for their end.
 struct Crew {
+    /// Without threads, the caller's own does the work.
     pool: Option<ThreadPool>,
     threads: Vec<JoinHandle<()>>,
+    /// One for each thread; a thread never waits for another's.
+    workplaces: Vec<Mutex<Workplace>>,
 }
 
 impl Crew {
-    fn hire(workers: usize) -> io::Result<Self> {
+    fn hire(workers: usize, instructions: Instructions) -> io::Result<Self> {
+        let workplaces = (0..workers.max(1)).map(|_| Mutex::new(Workplace::new(instructions))).collect();
+        if workers == 0 {
+            return Ok(Self { pool: None, threads: Vec::new(), workplaces });
+        }
         let threads = Arc::new(Mutex::new(Vec::new()));
         let hired = Arc::clone(&threads);
         let pool = ThreadPoolBuilder::new()
@@ -389,14 +429,23 @@ impl Crew {
             .build()
             .map_err(io::Error::other)?;
         let threads = std::mem::take(&mut *threads.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(Self { pool: Some(pool), threads })
+        Ok(Self { pool: Some(pool), threads, workplaces })
     }
 
     /// Runs `work` on the threads; a panic in it becomes its message.
     fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, String> {
-        let Some(pool) = &self.pool else { return Err("the threads have ended".to_owned()) };
         // What the work leaves half done on a panic is a batch that nobody will see.
-        panic::catch_unwind(AssertUnwindSafe(|| pool.install(work))).map_err(|payload| message_of(&*payload))
+        panic::catch_unwind(AssertUnwindSafe(|| match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }))
+        .map_err(|payload| message_of(&*payload))
+    }
+
+    /// Where this thread works.
+    fn workplace(&self) -> MutexGuard<'_, Workplace> {
+        let thread = self.pool.as_ref().and_then(ThreadPool::current_thread_index).unwrap_or(0);
+        self.workplaces[thread].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -415,11 +464,10 @@ fn message_of(payload: &(dyn Any + Send)) -> String {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }
 
-/// Makes one batch after the other until none is due, one fails, or nobody wants them.
-fn conduct(maker: &BatchMaker, due: Range<usize>, crew: &Crew, sender: &SyncSender<Result<ViewBatch, LoadError>>) {
+/// Has one batch made after the other until none is due, one fails, or nobody wants them.
+fn conduct(maker: &BatchMaker, due: impl Iterator<Item = usize>, sender: &SyncSender<Result<ViewBatch, LoadError>>) {
     for batch in due {
-        let made = crew.run(|| maker.make(batch));
-        let made = made.unwrap_or_else(|message| Err(LoadError::Panicked { epoch: maker.epoch, batch, message }));
+        let made = maker.make(batch);
         if maker.is_abandoned() {
             return;
         }
@@ -442,8 +490,7 @@ struct BatchMaker {
     pixels: PixelType,
     order: EpochOrder,
     spare: Arc<Spare>,
-    /// One for each thread; a thread never waits for another's.
-    workplaces: Vec<Mutex<Workplace>>,
+    crew: Arc<Crew>,
     /// Set when the iterator is gone and the rest of the work is in vain.
     abandoned: Arc<AtomicBool>,
 }
@@ -453,8 +500,14 @@ impl BatchMaker {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// One task per picture: both views share its decoding, and each thread writes to rows of its own.
+    /// Has batch `index` made by the crew. A panic of its work is an error.
     fn make(&self, index: usize) -> Result<ViewBatch, LoadError> {
+        let panicked = |message| Err(LoadError::Panicked { epoch: self.epoch, batch: index, message });
+        self.crew.run(|| self.make_here(index)).unwrap_or_else(panicked)
+    }
+
+    /// One task per picture: both views share its decoding, and each thread writes to rows of its own.
+    fn make_here(&self, index: usize) -> Result<ViewBatch, LoadError> {
         let size_px = self.augment.size_px();
         let row_len = 3 * size_px as usize * size_px as usize;
         let order = self.order.as_slice();
@@ -506,11 +559,9 @@ impl BatchMaker {
     ) -> Vec<Result<Option<Replaced>, LoadError>> {
         let (first, second) = values.split_at_mut(shown.len() * row_len);
         let one = |position: usize, first: &mut [T], second: &mut [T]| {
-            let workplace = &self.workplaces[rayon::current_thread_index().unwrap_or(0) % self.workplaces.len()];
-            let mut workplace = workplace.lock().unwrap_or_else(PoisonError::into_inner);
-            self.write_row(position, shown[position], [first, second], &write, &mut workplace)
+            self.write_row(position, shown[position], [first, second], &write, &mut self.crew.workplace())
         };
-        if rayon::current_thread_index().is_some() {
+        if self.crew.pool.is_some() {
             let rows = first.par_chunks_mut(row_len).zip(second.par_chunks_mut(row_len)).enumerate();
             return rows.map(|(position, (first, second))| one(position, first, second)).collect();
         }

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use twoview_augment::{Augment, AugmentConfig, ViewKey};
+use twoview_augment::{Augment, AugmentConfig, Recipe, ViewKey};
 use twoview_data::{
-    EpochOrder, Fingerprint, LoadError, Loader, LoaderConfig, LoaderError, PatternsConfig, PatternsSource, PixelType,
-    Problem, ReadBuffers, SampleError, Source, Split, ViewBatch, ViewPixels, image_batches,
+    EpochOrder, Fingerprint, FolderConfig, FolderSource, LoadError, Loader, LoaderConfig, LoaderError, OnBad,
+    PatternsConfig, PatternsSource, PixelType, Problem, ReadBuffers, SampleError, Source, Split, ViewBatch, ViewPixels,
+    image_batches,
 };
-use twoview_pixels::{Image, Instructions, Normalize, Planes};
+use twoview_pixels::{DecodeOptions, Image, Instructions, Normalize, Planes};
 
 const CONFIG: LoaderConfig =
     LoaderConfig { batch_size: 8, drop_last: true, workers: 2, prefetch: 2, pixels: PixelType::F32 };
@@ -92,6 +93,53 @@ fn instructions_and_used_memory_change_nothing() {
             assert_eq!(hash(&batches(&loader, 3, 0)), expected, "{pixels:?} by {instructions:?}");
         }
     }
+}
+
+/// JPEG photographs through everything the imagenet recipe does, blur included.
+fn hash_of_photographs(instructions: Instructions) -> Fingerprint {
+    let folder = tempfile::tempdir().unwrap();
+    let rings = include_bytes!("files/rings.jpg").as_slice();
+    for (i, jpeg) in [rings, COARSE, PROGRESSIVE, SUBSAMPLED].into_iter().cycle().take(16).enumerate() {
+        std::fs::write(folder.path().join(format!("{i:02}.jpg")), jpeg).unwrap();
+    }
+    let config = FolderConfig {
+        decode: DecodeOptions::STANDARD,
+        cache_mib: 0,
+        full_scan_files: 100,
+        on_bad: OnBad::Fail,
+        max_bad_fraction: 0.0,
+    };
+    let source = Arc::new(FolderSource::open(folder.path(), &config, &|_, _| ()).unwrap());
+    let augment = Arc::new(Recipe::Imagenet.config(40).init().unwrap());
+    let loader = Loader::new(source, augment, Normalize::IMAGENET, 11, CONFIG).unwrap().with_instructions(instructions);
+    hash(&batches(&loader, 0, 0))
+}
+
+const COARSE: &[u8] = include_bytes!("../../pixels/tests/pillow_jpeg/coarse.jpg");
+const PROGRESSIVE: &[u8] = include_bytes!("../../pixels/tests/pillow_jpeg/progressive.jpg");
+const SUBSAMPLED: &[u8] = include_bytes!("../../pixels/tests/pillow_jpeg/subsampled_420.jpg");
+
+/// What the JPEG decoder looks at once in the life of a process.
+const WITHOUT_SIMD: &str = "JSIMD_FORCENONE";
+
+#[test]
+fn photographs_are_the_same_by_any_instructions() {
+    let expected = hash_of_photographs(Instructions::BASELINE);
+    if std::env::var_os(WITHOUT_SIMD).is_some() {
+        println!("hash {expected}");
+        return;
+    }
+    for instructions in Instructions::available() {
+        assert_eq!(hash_of_photographs(instructions), expected, "by {instructions:?}");
+    }
+    // The same test in a process of its own, whose decoder does without.
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "photographs_are_the_same_by_any_instructions", "--nocapture"])
+        .env(WITHOUT_SIMD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(&format!("hash {expected}")), "{said}");
 }
 
 #[test]
@@ -299,14 +347,14 @@ fn a_panic_is_an_error_and_the_end() {
 }
 
 #[test]
-fn threads_end_with_the_iterator_wherever_it_stops() {
+fn the_work_ends_with_the_iterator_wherever_it_stops() {
     let source = Plain::new(100, []);
     let loader = loader(source.clone(), LoaderConfig { workers: 4, ..CONFIG });
     for taken in [0, 1, 5, 12, 13] {
         let mut epoch = loader.epoch(0, 0);
         assert_eq!(epoch.by_ref().take(taken).count(), taken.min(12));
         drop(epoch);
-        // Each thread held the source through the batch maker: only the loader and this test are left.
+        // Whatever makes batches holds the source through the batch maker: only the loader and this test are left.
         assert_eq!(Arc::strong_count(&source), 2, "after {taken} batches");
     }
 }

@@ -156,10 +156,13 @@ fn pictures_agree_within_their_tolerances() {
 
 #[test]
 fn crops_are_pillows_bytes() {
+    let mut n_checked = 0;
     for case in cases().iter().filter(|case| matches!(text(case, "op"), "resized_crop" | "resize_center_crop")) {
         let got = apply(text(case, "op"), &case["params"], &picture(&case["input"]));
         assert_eq!(closest(case, &got), (0, 0.0), "{}", text(case, "name"));
+        n_checked += 1;
     }
+    assert!(n_checked > 0, "no crop among the cases");
 }
 
 #[test]
