@@ -6,12 +6,13 @@
 //! ```
 //! Cargo runs it in its own directory: give full paths. The first argument is a Python with the packages of the second, a
 //! program whose `views` command times the same recipe in three ways and prints JSON. PHOTOS is a folder of JPEG
-//! photographs, read from files at 224 pixels and, decoded before, from memory; SMALL one of 32-pixel pictures, from
-//! memory. Everything runs on one thread. A figure is the median of three rounds' medians; the factor is that beside the
-//! fastest of the three.
+//! photographs, read from files at 224 pixels and, decoded before, from memory; a copy of each at 500x375 pixels and
+//! quality 96 is read from files as well. SMALL is a folder of 32-pixel pictures, from memory. Everything runs on one
+//! thread. A figure is the median of three rounds' medians, with the least and the largest of twoview's; the factor is that
+//! beside the fastest of the three.
 //!
 //! A second table has twoview alone, on one thread and on all: *efficiency* is the gain divided by the number of threads,
-//! *kept* the share of what the loader's parts make by themselves that a program gets out of the loader.
+//! *kept* what a program gets out of the loader as a share of what as many threads make without it.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is the purpose")]
 
@@ -23,12 +24,30 @@ const ROUNDS: usize = 3;
 
 const PEERS: [&str; 3] = ["torchvision-v1", "torchvision-v2", "lightly"];
 
-/// What is measured: a name, the side of a view, whether from memory, and how many pictures a peer goes through.
-const SUBJECTS: [(&str, &str, bool, &str); 3] = [
-    ("32 px, from memory", "32", true, "1024"),
-    ("224 px, from JPEG files", "224", false, "96"),
-    ("224 px, from memory", "224", true, "96"),
+/// What is measured: a name, which folder, the side of a view, whether from memory, and how many pictures a peer goes
+/// through.
+const SUBJECTS: [(&str, Folder, &str, bool, &str); 4] = [
+    ("32 px, from memory", Folder::Small, "32", true, "1024"),
+    ("224 px, from JPEG files", Folder::Photos, "224", false, "96"),
+    ("224 px, from JPEG files of quality 96", Folder::Heavy, "224", false, "96"),
+    ("224 px, from memory", Folder::Photos, "224", true, "96"),
 ];
+
+#[derive(Clone, Copy)]
+enum Folder {
+    Small,
+    Photos,
+    Heavy,
+}
+
+/// Saves the first 200 pictures below one folder in another, at 500x375 pixels and quality 96.
+const MAKE_HEAVY: &str = "
+import pathlib, sys
+from PIL import Image
+files = sorted(p for p in pathlib.Path(sys.argv[1]).rglob('*') if p.suffix.lower() in ('.jpg', '.jpeg'))[:200]
+for i, file in enumerate(files):
+    Image.open(file).convert('RGB').resize((500, 375), Image.BICUBIC).save(f'{sys.argv[2]}/{i:03}.jpg', quality=96)
+";
 
 fn json(command: &mut Command) -> Value {
     let output = command.stderr(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -64,10 +83,19 @@ fn main() {
         eprintln!("arguments: PYTHON simclr_torch.py twoview PHOTOS SMALL; see the head of this file");
         return;
     };
+    let heavy = tempfile::tempdir().expect("a temporary folder");
+    let heavy = heavy.path().to_str().expect("UTF-8");
+    let made = Command::new(python).args(["-c", MAKE_HEAVY, photos, heavy]).status().expect("a Python");
+    assert!(made.success(), "no pictures of quality 96 were made");
+    let place = |folder: Folder| match folder {
+        Folder::Small => small.as_str(),
+        Folder::Photos => photos.as_str(),
+        Folder::Heavy => heavy,
+    };
     println!("| views | twoview img/s | {} | factor beside the fastest | MiB |", PEERS.join(" | "));
     println!("|---|---|---|---|---|---|---|");
-    for (name, size, from_memory, images) in SUBJECTS {
-        let data = if size == "32" { small } else { photos };
+    for (name, folder, size, from_memory, images) in SUBJECTS {
+        let data = place(folder);
         let mut rates = Vec::new();
         let mut memory = 0.0_f64;
         let mut theirs = [const { Vec::new() }; PEERS.len()];
@@ -84,19 +112,20 @@ fn main() {
                 figures.push(number(&json(&mut command)["img_per_s"]["median"]));
             }
         }
+        let (least, most) = rates.iter().fold((f64::MAX, f64::MIN), |(least, most), &x| (least.min(x), most.max(x)));
         let rate = median(rates);
         let theirs = theirs.map(median);
         let fastest = theirs.iter().copied().fold(f64::MIN, f64::max);
         let cells: Vec<String> = theirs.iter().map(|figure| format!("{figure:.0}")).collect();
-        println!("| {name} | {rate:.0} | {} | {:.1} | {memory:.0} |", cells.join(" | "), rate / fastest);
+        println!("| {name} | {rate:.0} ({least:.0} to {most:.0}) | {} | {:.1} | {memory:.0} |", cells.join(" | "), rate / fastest);
     }
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
     println!("\n| views | 1 thread, img/s | {threads} threads | efficiency | loader, {threads} workers | kept |");
     println!("|---|---|---|---|---|---|");
-    for (name, size, from_memory, _) in SUBJECTS {
-        let data = if size == "32" { small } else { photos };
-        let [mut one, mut all, mut gain, mut loaded, mut kept] = [const { Vec::new() }; 5];
+    for (name, folder, size, from_memory, _) in SUBJECTS {
+        let data = place(folder);
+        let [mut one, mut all, mut loaded] = [const { Vec::new() }; 3];
         for _ in 0..ROUNDS {
             let [first, second] = ["1", &threads].map(|threads| {
                 let report = json(ours(program, "views", data, size, from_memory).args(["--threads", threads]));
@@ -105,11 +134,10 @@ fn main() {
             let load = json(ours(program, "load", data, size, from_memory).args(["--workers", &threads]));
             one.push(first);
             all.push(second);
-            gain.push(second / first / threads.parse::<f64>().expect("a number"));
             loaded.push(number(&load["images_per_s"]));
-            kept.push(number(&load["share_of_parts"]));
         }
-        let [one, all, gain, loaded, kept] = [one, all, gain, loaded, kept].map(median);
-        println!("| {name} | {one:.0} | {all:.0} | {gain:.2} | {loaded:.0} | {kept:.2} |");
+        let [one, all, loaded] = [one, all, loaded].map(median);
+        let efficiency = all / one / threads.parse::<f64>().expect("a number");
+        println!("| {name} | {one:.0} | {all:.0} | {efficiency:.2} | {loaded:.0} | {:.2} |", loaded / all);
     }
 }
