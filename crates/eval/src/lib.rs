@@ -30,20 +30,28 @@
 
 mod extract;
 mod feature_bank;
+mod few_shot;
 mod knn;
+mod knn_grid;
 mod ladder;
 mod lbfgs;
 mod linear_probe;
 mod matrix;
+mod nearest;
 mod preconditioner;
+mod predictions;
 mod score;
 mod softmax_regression;
 mod split;
 
 pub use extract::{ExtractError, extract_features};
 pub use feature_bank::{FeatureBank, FeatureBankError};
-pub use knn::{KnnConfig, KnnError, KnnProbe, Neighbour, Vote};
+pub use few_shot::{FewShot, FewShotConfig, FewShotError};
+pub use knn::{KnnConfig, KnnError, KnnProbe, Vote};
+pub use knn_grid::{KnnChoice, KnnGrid, KnnGridError};
 pub use ladder::{Ladder, Rungs};
 pub use linear_probe::{HeldOutFit, LinearClassifier, LinearFit, LinearProbe, LinearProbeConfig, LinearProbeError};
+pub use nearest::{NearestError, NearestRows, Neighbour};
+pub use predictions::{ClassScore, Confusion, PairedTest, Predictions, PredictionsError};
 pub use score::{Score, ScoreError};
 pub use split::{Split, SplitError};

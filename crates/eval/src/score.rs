@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Standard normal quantile of 0.975.
-const Z_95: f64 = 1.959_963_984_540_054;
+pub(crate) const Z_95: f64 = 1.959_963_984_540_054;
 
 /// The share of test pictures that were classified correctly, with Wilson's 95 % score interval.
 ///
@@ -75,7 +75,11 @@ impl Score {
     pub(crate) fn tally(predicted: &[u32], labels: &[u32]) -> Self {
         assert!(!labels.is_empty() && predicted.len() == labels.len(), "a tally compares two non-empty equal lists");
         let hits = predicted.iter().zip(labels).filter(|(p, l)| p == l).count();
-        let n = labels.len();
+        Self::of_counts(hits, labels.len())
+    }
+
+    /// The score of `hits` among `n`, where `n` is at least 1 and `hits`.
+    pub(crate) fn of_counts(hits: usize, n: usize) -> Self {
         Self { top1: hits as f64 / n as f64, ci95: wilson(hits, n), hits, n }
     }
 }

@@ -76,7 +76,7 @@ fn held_out(n: usize, fraction: f64) -> usize {
 }
 
 /// The finalizer of SplitMix64 over a Weyl sequence: equidistributed, and a function of its arguments alone.
-fn hash(seed: u64, counter: u64) -> u64 {
+pub(crate) fn hash(seed: u64, counter: u64) -> u64 {
     const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut z = mix(seed.wrapping_add(GOLDEN_GAMMA)).wrapping_add(counter.wrapping_mul(GOLDEN_GAMMA));
     z = mix(z);
