@@ -48,7 +48,7 @@ pub(crate) enum Command {
 }
 
 /// Where to compute, on every command that does.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct DeviceArgs {
     /// auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm; cuda:1 picks the second. Which ones exist was decided when
     /// the program was built
@@ -133,6 +133,10 @@ pub(crate) enum EvalCommand {
     Knn(KnnArgs),
     /// A linear classifier on the frozen features
     Linear(LinearArgs),
+    /// A handful of labels for each class: accuracy against their number
+    Fewshot(FewShotArgs),
+    /// Two runs on the same pictures, with a paired test
+    Compare(CompareArgs),
 }
 
 /// What is evaluated, on what.
@@ -148,6 +152,12 @@ pub(crate) struct EvalArgs {
     /// fifth of the labelled ones is held out
     #[arg(long, value_name = "DATA")]
     pub(crate) test: Option<PathBuf>,
+    /// Labels from this CSV file with the columns path and label, for a folder of pictures; those it does not name are left out
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// Show every class, however many there are
+    #[arg(long)]
+    pub(crate) classes: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one line of JSON
@@ -159,12 +169,69 @@ pub(crate) struct EvalArgs {
 pub(crate) struct KnnArgs {
     #[command(flatten)]
     pub(crate) eval: EvalArgs,
-    /// Neighbours that vote; without it, the run's setting
+    #[command(flatten)]
+    pub(crate) probe: ProbeArgs,
+}
+
+/// The settings of a vote of neighbours.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// Neighbours that vote; several, as in 10,20,200, are chosen from on a slice of train; without it, the run's setting
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) k: Vec<usize>,
+    /// Votes weigh exp(cosine / temperature); several are chosen from on a slice of train; without it, the run's setting
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) temperature: Vec<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FewShotArgs {
+    #[command(flatten)]
+    pub(crate) eval: EvalArgs,
+    /// Labelled pictures of each class, one point of the curve for each number
+    #[arg(long, value_delimiter = ',', default_value = "1,2,5,10")]
+    pub(crate) shots: Vec<usize>,
+    /// Random choices of those pictures that are averaged over
+    #[arg(long, default_value_t = 10)]
+    pub(crate) draws: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// A run directory
+    #[arg(value_name = "RUN_A")]
+    pub(crate) first: PathBuf,
+    /// Another one
+    #[arg(value_name = "RUN_B")]
+    pub(crate) second: PathBuf,
+    /// What judges
+    #[arg(long, value_enum, default_value_t = ProbeName::Knn)]
+    pub(crate) by: ProbeName,
+    #[command(flatten)]
+    pub(crate) knn: ProbeArgs,
+    /// Labelled pictures; without it, those of the first run
+    #[arg(long, value_name = "DATA")]
+    pub(crate) train: Option<PathBuf>,
+    /// Labelled pictures to test on; without it, the first run's test pictures, or a fifth of the labelled ones is held out
+    #[arg(long, value_name = "DATA")]
+    pub(crate) test: Option<PathBuf>,
+    /// Labels from this CSV file with the columns path and label
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one line of JSON
     #[arg(long)]
-    pub(crate) k: Option<usize>,
-    /// Votes weigh exp(cosine / temperature); without it, the run's setting
-    #[arg(long)]
-    pub(crate) temperature: Option<f64>,
+    pub(crate) json: bool,
+}
+
+/// A way to judge features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProbeName {
+    /// Nearest neighbours
+    Knn,
+    /// A linear classifier
+    Linear,
 }
 
 #[derive(Debug, Args)]

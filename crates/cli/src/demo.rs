@@ -10,8 +10,9 @@ use twoview_eval::{KnnConfig, Ladder, LinearProbeConfig, Rungs, Score};
 use crate::{
     args::DemoArgs,
     device,
-    evaluate::{Banks, Labelled, look, rung, untrained_encoder},
+    evaluate::{rung, untrained_encoder},
     failure::{Exit, Failure, OrExit},
+    labelled::{Banks, Labelled, look},
     pictures,
     pretrain::{begin, train},
     run_file::{RunFile, SourceConfig},
@@ -67,7 +68,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let raw_pixels = measure("raw pixels", &pixels, knn, linear, say)?;
     let centred_pixels = if linear.standardize {
         // Standardizing takes the mean out of any features, so the linear probe would find the same again.
-        let measured = Measured { knn: pixels.centred()?.knn(knn)?, linear: raw_pixels.linear };
+        let measured = Measured { knn: pixels.centred()?.knn(&knn.into())?.0.score(), linear: raw_pixels.linear };
         say(&line("centred pixels", &measured))?;
         measured
     } else {
@@ -127,7 +128,7 @@ fn measure(
     linear: &LinearProbeConfig,
     say: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<Measured, Failure> {
-    let measured = Measured { knn: banks.knn(knn)?, linear: banks.linear(linear)?.0 };
+    let measured = Measured { knn: banks.knn(&knn.into())?.0.score(), linear: banks.linear(linear)?.0.score() };
     say(&line(name, &measured))?;
     Ok(measured)
 }

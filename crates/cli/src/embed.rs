@@ -1,10 +1,6 @@
 //! `embed`: the features of every picture of a folder, in its order.
 
-use std::{
-    fs::{self, File},
-    io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-};
+use std::io::{self, Write};
 
 use serde_json::json;
 use twoview_data::{Source, escape_path};
@@ -14,12 +10,14 @@ use twoview_train::RunDir;
 use crate::{
     args::{EmbedArgs, EmbedFormat},
     device,
-    evaluate::{look, trained_encoder},
-    failure::{Exit, Failure, OrExit, at},
+    evaluate::trained_encoder,
+    failure::{Exit, Failure, OrExit},
+    labelled::look,
     npy::write_npy,
     pictures,
     run_file::RunFile,
     terminal::{Counter, result, result_json},
+    unfinished::Unfinished,
 };
 
 /// `twoview embed`.
@@ -69,38 +67,6 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<(), Failure> {
     match names {
         Some(names) => result(&format!("names    {}", names.display())),
         None => Ok(()),
-    }
-}
-
-/// A file on its way: under another name until it is complete, removed if it never is.
-struct Unfinished {
-    file: BufWriter<File>,
-    unfinished: PathBuf,
-    path: PathBuf,
-}
-
-impl Unfinished {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(".unfinished");
-        let unfinished = PathBuf::from(unfinished);
-        let file = BufWriter::new(File::create(&unfinished).map_err(at(path))?);
-        Ok(Self { file, unfinished, path: path.to_owned() })
-    }
-
-    fn finish(mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), Failure> {
-        write(&mut self.file)
-            .and_then(|()| self.file.flush())
-            .and_then(|()| self.file.get_ref().sync_all())
-            .and_then(|()| fs::rename(&self.unfinished, &self.path))
-            .map_err(at(&self.path))
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // After the rename there is nothing under this name; before it, there is nothing worth keeping.
-        let _ = fs::remove_file(&self.unfinished);
     }
 }
 

@@ -1,295 +1,221 @@
-//! `eval knn` and `eval linear`: how good an encoder is, beside everything it has to beat.
+//! `eval knn`, `eval linear` and `eval fewshot`: how good an encoder is, beside everything it has to beat.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use burn::tensor::Device;
-use serde_json::{Value, json};
-use twoview_data::{Source, Split as Part, escape_path};
+use serde_json::{Map, Value, json};
+use twoview_data::escape_path;
 use twoview_encoder::{EncoderConfig, FrozenEncoder, load_named, load_safetensors};
-use twoview_eval::{FeatureBank, KnnConfig, LinearFit, LinearProbeConfig, Rungs, Score, Split};
-use twoview_pixels::Normalize;
+use twoview_eval::{FewShot, KnnConfig, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Rungs, Score};
 use twoview_train::{Checkpoint, RunDir};
 
 use crate::{
-    args::{EvalArgs, EvalCommand},
+    args::{EvalArgs, EvalCommand, FewShotArgs, ProbeArgs},
     device,
     failure::{Exit, Failure, OrExit},
-    pictures::{self, Pictures},
+    labelled::{Banks, Labelled, Look, look},
     pretrain::no_checkpoint,
     run_file::RunFile,
-    run_plan,
-    terminal::{Counter, note, result, result_json},
+    run_plan, scores,
+    terminal::{note, result, result_json},
 };
 
-/// Labelled pictures to learn from and others to test on.
-pub(crate) struct Labelled {
-    train: Arc<dyn Source>,
-    test: Test,
+/// A run whose encoder is evaluated.
+pub(crate) struct Subject {
+    path: PathBuf,
+    pub(crate) run_dir: RunDir,
+    pub(crate) file: RunFile,
+    pub(crate) device: Device,
+    trained: FrozenEncoder,
+    look: Look,
 }
 
-/// Which pictures test.
-enum Test {
-    /// Pictures of their own.
-    Source(Arc<dyn Source>),
-    /// Part of the labelled ones.
-    HeldOut(Split),
-}
-
-/// Train and test features of one kind.
-pub(crate) struct Banks {
-    pub(crate) train: FeatureBank,
-    pub(crate) test: FeatureBank,
-}
-
-/// How pictures become features.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
-    pub(crate) size_px: u32,
-    pub(crate) normalize: Normalize,
-}
-
-/// Larger pictures say no more about their class pixel by pixel, and 224 x 224 of them fill the memory.
-const PIXELS_PX: u32 = 32;
-
-/// Held out for testing where no test pictures were given.
-const HELD_OUT: f64 = 0.2;
-
-impl Labelled {
-    /// Labelled pictures with a test set of their own.
+impl Subject {
+    /// Opens a run and its encoder: a run without a checkpoint should not make anyone wait for the pictures.
     ///
     /// # Errors
-    /// [`Exit::Data`] where labels are missing or the test set has a class that the training set does not know.
-    pub(crate) fn with_test(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Result<Self, Failure> {
-        require_labels(train.as_ref(), "--train")?;
-        require_labels(test.as_ref(), "--test")?;
-        if train.classes() != test.classes() {
-            let only = |a: &dyn Source, b: &dyn Source| {
-                a.classes().iter().filter(|class| !b.classes().contains(class)).cloned().collect::<Vec<_>>().join(", ")
-            };
-            return Err(Failure::new(
-                Exit::Data,
-                format!(
-                    "the classes of the training and the test pictures differ: only in training: [{}]; only in test: [{}]",
-                    only(train.as_ref(), test.as_ref()),
-                    only(test.as_ref(), train.as_ref())
-                ),
-            ));
-        }
-        Ok(Self { train, test: Test::Source(test) })
+    /// [`Exit::Run`] where there is no such run or it has no checkpoint, else as the parts say.
+    pub(crate) fn open(run: Option<&Path>, device: &str) -> Result<Self, Failure> {
+        let path = run.map_or_else(newest_run, |run| Ok(run.to_owned()))?;
+        let run_dir = RunDir::read_only(&path).or_exit(Exit::Run)?;
+        let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
+        let (_, device) = device::open(device)?;
+        let trained = trained_encoder(&run_dir, &file.encoder, &device)?;
+        let look = look(&file)?;
+        Ok(Self { path, run_dir, file, device, trained, look })
     }
 
-    /// Labelled pictures of which a part is held out, the same part every time.
+    /// How the run's own pictures are looked at.
+    pub(crate) fn look(&self) -> Look {
+        self.look
+    }
+
+    /// What the trained encoder makes of the pictures.
     ///
     /// # Errors
-    /// [`Exit::Data`] where labels are missing or nothing can be held out.
-    pub(crate) fn held_out(all: Arc<dyn Source>) -> Result<Self, Failure> {
-        require_labels(all.as_ref(), "--train")?;
-        let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
-        let split = Split::stratified(&labels, HELD_OUT, 0).or_exit(Exit::Data)?;
-        Ok(Self { train: all, test: Test::HeldOut(split) })
+    /// As [`Labelled::features`].
+    pub(crate) fn features(&self, labelled: &Labelled) -> Result<Banks, Failure> {
+        labelled.features("trained encoder", &self.trained, self.look)
     }
 
-    /// What the pictures themselves say, without any encoder, at no more than [`PIXELS_PX`] pixels a side.
+    /// `of` for every rung of the ladder, lowest first: one kind of features at a time, because a bank of pixels can be the
+    /// largest thing in memory. Also chance, and the features of the trained encoder.
     ///
     /// # Errors
-    /// [`Exit::Data`] where a picture cannot be read.
-    pub(crate) fn pixels(&self, look: Look) -> Result<Banks, Failure> {
-        self.banks("pixels", |source, counter| {
-            let side = look.size_px.min(PIXELS_PX);
-            FeatureBank::from_pixels(source, side, &|done, total| counter.at(done, total)).or_exit(Exit::Data)
-        })
-    }
-
-    /// What a frozen encoder makes of them.
-    ///
-    /// # Errors
-    /// [`Exit::Data`] where a picture cannot be read.
-    pub(crate) fn features(&self, what: &'static str, encoder: &FrozenEncoder, look: Look) -> Result<Banks, Failure> {
-        self.banks(what, |source, counter| {
-            FeatureBank::from_encoder(source, encoder, look.size_px, look.normalize, &|done, total| {
-                counter.at(done, total);
-            })
-            .or_exit(Exit::Data)
-        })
-    }
-
-    fn banks(
+    /// As the parts say.
+    fn climb<T: Clone>(
         &self,
-        what: &'static str,
-        bank: impl Fn(&dyn Source, &Counter) -> Result<FeatureBank, Failure>,
-    ) -> Result<Banks, Failure> {
-        let counted = |source: &dyn Source| {
-            let counter = Counter::start(what, source.len());
-            let bank = bank(source, &counter)?;
-            counter.end();
-            Ok(bank)
-        };
-        let all = counted(self.train.as_ref())?;
-        match &self.test {
-            Test::Source(test) => Ok(Banks { train: all, test: counted(test.as_ref())? }),
-            Test::HeldOut(split) => Ok(Banks {
-                train: all.select(&split.train).or_exit(Exit::Bug)?,
-                test: all.select(&split.test).or_exit(Exit::Bug)?,
-            }),
-        }
+        labelled: &Labelled,
+        centred_is_raw: bool,
+        of: impl Fn(&Banks) -> Result<T, Failure>,
+    ) -> Result<(Rungs<T>, Banks), Failure> {
+        let untrained = untrained_encoder(&self.file, &self.device)?;
+        let pixels = labelled.pixels(self.look)?;
+        let raw_pixels = of(&pixels)?;
+        let centred_pixels = if centred_is_raw { raw_pixels.clone() } else { of(&pixels.centred()?)? };
+        drop(pixels);
+        let untrained = of(&labelled.features("untrained encoder", &untrained, self.look)?)?;
+        let features = self.features(labelled)?;
+        let trained = of(&features)?;
+        Ok((Rungs { raw_pixels, centred_pixels, untrained, trained }, features))
+    }
+
+    /// The choices that the numbers depend on, for whoever wants to compare them with others.
+    fn protocol(&self, how: &str, banks: &Banks) -> String {
+        format!(
+            "{how}; frozen {:?} of width {} in evaluation mode, {} features before the head; shorter side to {px} px, centre \
+             {px}x{px}, no augmentation; {} training and {} test pictures",
+            self.file.encoder.arch,
+            self.file.encoder.width,
+            banks.train.dim(),
+            banks.train.len(),
+            banks.test.len(),
+            px = self.look.size_px,
+        )
     }
 }
 
-impl Banks {
-    /// Both banks minus the mean of the training features.
-    ///
-    /// # Errors
-    /// [`Exit::Bug`]: both banks have the same dimensions.
-    pub(crate) fn centred(&self) -> Result<Self, Failure> {
-        let mean = self.train.mean();
-        Ok(Self {
-            train: self.train.clone().centered_by(&mean).or_exit(Exit::Bug)?,
-            test: self.test.clone().centered_by(&mean).or_exit(Exit::Bug)?,
-        })
-    }
-
-    /// Share of the largest class among the test pictures: what guessing reaches.
-    pub(crate) fn chance(&self) -> f64 {
-        self.test.majority_share()
-    }
-
-    /// Accuracy of the nearest neighbours.
-    ///
-    /// # Errors
-    /// [`Exit::Data`] where the labels make no question.
-    pub(crate) fn knn(&self, config: KnnConfig) -> Result<Score, Failure> {
-        config.init(&self.train).or_exit(Exit::Data)?.evaluate(&self.test).or_exit(Exit::Data)
-    }
-
-    /// Accuracy of a linear classifier, with how it was found.
-    ///
-    /// # Errors
-    /// [`Exit::Usage`] where the settings are impossible, [`Exit::Data`] where the labels are.
-    pub(crate) fn linear(&self, config: &LinearProbeConfig) -> Result<(Score, LinearFit), Failure> {
-        let classifier = config.clone().init().or_exit(Exit::Usage)?.fit(&self.train).or_exit(Exit::Data)?;
-        let fit = classifier.fit().clone();
-        if !fit.converged {
-            note(&format!(
-                "warning: the linear probe stopped after {} steps before it converged (gradient {:.1e}); raise \
-                 eval.linear.max_iterations",
-                fit.iterations, fit.gradient_max_abs
-            ));
-        }
-        Ok((classifier.evaluate(&self.test).or_exit(Exit::Data)?, fit))
-    }
-}
-
-/// `twoview eval knn` and `twoview eval linear`.
+/// `twoview eval`.
 ///
 /// # Errors
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn evaluate(command: &EvalCommand) -> Result<(), Failure> {
-    let args = match command {
-        EvalCommand::Knn(args) => &args.eval,
-        EvalCommand::Linear(args) => &args.eval,
-    };
-    let path = args.run.clone().map_or_else(newest_run, Ok)?;
-    let run_dir = RunDir::read_only(&path).or_exit(Exit::Run)?;
-    let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
-    let measure = match command {
-        EvalCommand::Knn(args) => {
-            let config = KnnConfig {
-                k: args.k.unwrap_or(file.eval.knn.k),
-                temperature: args.temperature.unwrap_or(file.eval.knn.temperature),
-            };
-            run_plan::check_knn(config).or_exit(Exit::Usage)?;
-            Measure::Knn(config)
-        }
-        EvalCommand::Linear(_) => Measure::Linear(file.eval.linear.clone()),
-    };
-    let (_, device) = device::open(&args.device.device)?;
-    // The encoders first: a run without a checkpoint should not make anyone wait for the pictures.
-    let trained = trained_encoder(&run_dir, &file.encoder, &device)?;
-    let untrained = untrained_encoder(&file, &device)?;
-    let labelled = labelled(args, &file)?;
-    let look = look(&file)?;
-
-    // One kind of features at a time: a bank of pixels can be the largest thing in memory.
-    let pixels = labelled.pixels(look)?;
-    let raw_pixels = measure.of(&pixels)?;
-    let centred_pixels = match &measure {
-        // Standardizing takes the mean out of any features, so centred pixels would give the same fit again.
-        Measure::Linear(config) if config.standardize => raw_pixels.clone(),
-        _ => measure.of(&pixels.centred()?)?,
-    };
-    drop(pixels);
-    let untrained = measure.of(&labelled.features("untrained encoder", &untrained, look)?)?;
-    let features = labelled.features("trained encoder", &trained, look)?;
-    let trained = measure.of(&features)?;
-    let scores = Rungs {
-        raw_pixels: raw_pixels.0,
-        centred_pixels: centred_pixels.0,
-        untrained: untrained.0,
-        trained: trained.0,
-    };
-    let (title, settings) = match (&measure, &trained.1) {
-        (Measure::Knn(knn), _) => (
-            format!("kNN (k {}, temperature {})", knn.k, knn.temperature),
-            json!({ "k": knn.k, "temperature": knn.temperature }),
-        ),
-        (Measure::Linear(_), fit) => (
-            format!("linear probe (l2 {:e})", fit.as_ref().map_or(0.0, |fit| fit.l2)),
-            json!({
-                "l2": fit.as_ref().map(|fit| fit.l2),
-                "iterations": fit.as_ref().map(|fit| fit.iterations),
-                "converged": fit.as_ref().map(|fit| fit.converged),
-            }),
-        ),
-    };
-    report(&path, args.json, &title, settings, features.chance(), &scores)
+    match command {
+        EvalCommand::Knn(args) => probe(&args.eval, &Probe::Knn(args.probe.clone())),
+        EvalCommand::Linear(args) => probe(&args.eval, &Probe::Linear),
+        EvalCommand::Fewshot(args) => few_shot(args),
+        EvalCommand::Compare(args) => crate::compare::compare(args),
+    }
 }
 
 /// How features are judged.
-enum Measure {
-    Knn(KnnConfig),
-    Linear(LinearProbeConfig),
+pub(crate) enum Probe {
+    /// By their nearest neighbours.
+    Knn(ProbeArgs),
+    /// By a linear classifier.
+    Linear,
 }
 
-impl Measure {
-    /// The accuracy, with how the classifier was found where one was fitted.
-    fn of(&self, banks: &Banks) -> Result<(Score, Option<LinearFit>), Failure> {
+/// What a probe said, and by which settings.
+#[derive(Clone)]
+pub(crate) struct Outcome {
+    pub(crate) predictions: Predictions,
+    /// Its settings in words.
+    pub(crate) how: String,
+    settings: Value,
+}
+
+impl Probe {
+    /// The settings of a neighbour probe, by the command line or else the run.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] where a setting is impossible.
+    pub(crate) fn grid(args: &ProbeArgs, file: &RunFile) -> Result<KnnGrid, Failure> {
+        let or = |given: &[f64], standard: f64| if given.is_empty() { vec![standard] } else { given.to_vec() };
+        let k = if args.k.is_empty() { vec![file.eval.knn.k] } else { args.k.clone() };
+        let temperature = or(&args.temperature, file.eval.knn.temperature);
+        for &k in &k {
+            for &temperature in &temperature {
+                run_plan::check_knn(KnnConfig { k, temperature }).or_exit(Exit::Usage)?;
+            }
+        }
+        Ok(KnnGrid { k, temperature, held_out: file.eval.linear.held_out })
+    }
+
+    /// Asks about the test pictures.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] where the settings are impossible, [`Exit::Data`] where the labels are.
+    pub(crate) fn ask(&self, banks: &Banks, file: &RunFile) -> Result<Outcome, Failure> {
         match self {
-            Self::Knn(config) => Ok((banks.knn(*config)?, None)),
-            Self::Linear(config) => banks.linear(config).map(|(score, fit)| (score, Some(fit))),
+            Self::Knn(args) => {
+                let (predictions, choice) = banks.knn(&Self::grid(args, file)?)?;
+                let KnnConfig { k, temperature } = choice.config;
+                let chosen = match choice.tried.len() {
+                    0 => String::new(),
+                    n => format!(", the best of {n} settings on a slice of train"),
+                };
+                Ok(Outcome {
+                    predictions,
+                    how: format!("kNN by cosine, k {k}, temperature {temperature}{chosen}"),
+                    settings: json!({ "k": k, "temperature": temperature, "tried": choice.tried }),
+                })
+            }
+            Self::Linear => {
+                let (predictions, fit) = banks.linear(&file.eval.linear)?;
+                let LinearProbeConfig { standardize, l2, held_out, .. } = &file.eval.linear;
+                let (by, chosen) = (if *standardize { "standardized " } else { "" }, l2.len());
+                let chosen = match chosen {
+                    1 => String::new(),
+                    n => format!(", the best of {n} on {held_out} of train"),
+                };
+                let LinearFit { l2, iterations, converged, .. } = &fit;
+                Ok(Outcome {
+                    predictions,
+                    how: format!("logistic regression on {by}features by L-BFGS, l2 {l2:e}{chosen}"),
+                    settings: json!({ "l2": l2, "iterations": iterations, "converged": converged, "fit": fit }),
+                })
+            }
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Knn(_) => "knn",
+            Self::Linear => "linear",
         }
     }
 }
 
-fn report(
-    run: &Path,
-    as_json: bool,
-    title: &str,
-    settings: Value,
-    chance: f64,
-    scores: &Rungs<Score>,
-) -> Result<(), Failure> {
-    if as_json {
-        let mut line = json!({
-            "top1": scores.trained.top1,
-            "ci95": scores.trained.ci95,
-            "n": scores.trained.n,
-            "chance": chance,
-            "raw_pixels": scores.raw_pixels.top1,
-            "centred_pixels": scores.centred_pixels.top1,
-            "untrained": scores.untrained.top1,
-            "run": escape_path(run),
-        });
-        if let (Value::Object(line), Value::Object(settings)) = (&mut line, settings) {
-            line.extend(settings);
-        }
+fn probe(args: &EvalArgs, probe: &Probe) -> Result<(), Failure> {
+    let subject = Subject::open(args.run.as_deref(), &args.device.device)?;
+    if let Probe::Knn(knn) = probe {
+        // Before the pictures are read: an impossible setting should cost no waiting.
+        Probe::grid(knn, &subject.file)?;
+    }
+    let labelled = Labelled::open(args, &subject.file)?;
+    // Standardizing takes the mean out of any features, so centred pixels would give the same fit again.
+    let centred_is_raw = matches!(probe, Probe::Linear) && subject.file.eval.linear.standardize;
+    let (outcomes, banks) = subject.climb(&labelled, centred_is_raw, |banks| probe.ask(banks, &subject.file))?;
+    let Outcome { predictions, how, settings } = &outcomes.trained;
+    let protocol = subject.protocol(how, &banks);
+    let score = |outcome: &Outcome| outcome.predictions.score();
+    let scores = Rungs {
+        raw_pixels: score(&outcomes.raw_pixels),
+        centred_pixels: score(&outcomes.centred_pixels),
+        untrained: score(&outcomes.untrained),
+        trained: score(&outcomes.trained),
+    };
+    let line = json_of(&subject, &scores, banks.chance(), predictions, labelled.classes(), settings, &protocol);
+    scores::remember(&subject.run_dir, probe.name(), &line);
+    if args.json {
         return result_json(&line);
     }
-    result(&format!("{title} on {} pictures, top-1 accuracy with its 95 % interval", scores.trained.n))?;
-    result(&format!("  chance            {:5.1} %", 100.0 * chance))?;
+    result(&format!("{how}: top-1 accuracy on {} pictures, with its 95 % interval", scores.trained.n))?;
+    result(&format!("  chance            {:5.1} %", 100.0 * banks.chance()))?;
     for (name, score) in [
         ("raw pixels", scores.raw_pixels),
         ("centred pixels", scores.centred_pixels),
@@ -298,23 +224,138 @@ fn report(
     ] {
         result(&rung(name, &score))?;
     }
-    Ok(())
+    classes_table(predictions, labelled.classes(), args.classes)?;
+    result(&format!("protocol {protocol}"))
+}
+
+fn json_of(
+    subject: &Subject,
+    scores: &Rungs<Score>,
+    chance: f64,
+    predictions: &Predictions,
+    classes: &[String],
+    settings: &Value,
+    protocol: &str,
+) -> Value {
+    /// Beyond this many classes, or confusions, a report by class is longer than anyone reads.
+    const MOST: usize = 1000;
+    let name = |class: u32| classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
+    let per_class = predictions.classes();
+    let rows = per_class.iter().take(MOST).map(|class| {
+        json!({
+            "class": name(class.class),
+            "n": class.recall.n,
+            "recall": class.recall.top1,
+            "ci95": class.recall.ci95,
+            "precision": class.precision(),
+        })
+    });
+    let confusions = predictions.confusions();
+    let pairs = confusions.iter().take(MOST).map(
+        |confusion| json!({ "class": name(confusion.class), "predicted": name(confusion.predicted), "n": confusion.n }),
+    );
+    let mut line = json!({
+        "top1": scores.trained.top1,
+        "ci95": scores.trained.ci95,
+        "n": scores.trained.n,
+        "balanced": predictions.balanced_accuracy(),
+        "chance": chance,
+        "raw_pixels": scores.raw_pixels.top1,
+        "centred_pixels": scores.centred_pixels.top1,
+        "untrained": scores.untrained.top1,
+        "ci95_of": {
+            "raw_pixels": scores.raw_pixels.ci95,
+            "centred_pixels": scores.centred_pixels.ci95,
+            "untrained": scores.untrained.ci95,
+        },
+        "classes": rows.collect::<Vec<Value>>(),
+        "confusions": pairs.collect::<Vec<Value>>(),
+        "protocol": protocol,
+        "run": escape_path(&subject.path),
+    });
+    if let (Value::Object(line), Value::Object(settings)) = (&mut line, settings.clone()) {
+        line.extend(settings);
+    }
+    line
+}
+
+/// How each class fared, of many classes the worst, and which are taken for which.
+fn classes_table(predictions: &Predictions, names: &[String], all: bool) -> Result<(), Failure> {
+    const SHOWN: usize = 20;
+    const CONFUSIONS: usize = 5;
+    let name = |class: u32| names.get(class as usize).map_or_else(|| class.to_string(), Clone::clone);
+    let mut classes = predictions.classes();
+    let n = classes.len();
+    let is_cut = n > SHOWN && !all;
+    if is_cut {
+        classes.sort_by(|a, b| a.recall.top1.total_cmp(&b.recall.top1).then(a.class.cmp(&b.class)));
+        classes.truncate(SHOWN / 2);
+        result(&format!("the {} worst of {n} classes (--classes shows them all)", classes.len()))?;
+    }
+    let width = classes.iter().map(|class| name(class.class).chars().count()).max().unwrap_or(0).max(5);
+    result(&format!("  {:width$}  pictures  recognised            precision", "class"))?;
+    for class in &classes {
+        let Score { top1, ci95: [low, high], n, .. } = class.recall;
+        let precision =
+            class.precision().map_or_else(|| "      -".to_owned(), |share| format!("{:5.1} %", 100.0 * share));
+        let interval = format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high);
+        result(&format!("  {:width$}  {n:8}  {:5.1} %  {interval:13} {precision}", name(class.class), 100.0 * top1))?;
+    }
+    let confusions: Vec<String> = (predictions.confusions().iter().take(CONFUSIONS))
+        .map(|confusion| format!("{} as {} ({})", name(confusion.class), name(confusion.predicted), confusion.n))
+        .collect();
+    if confusions.is_empty() { Ok(()) } else { result(&format!("most often taken: {}", confusions.join(", "))) }
+}
+
+fn few_shot(args: &FewShotArgs) -> Result<(), Failure> {
+    let subject = Subject::open(args.eval.run.as_deref(), &args.eval.device.device)?;
+    let labelled = Labelled::open(&args.eval, &subject.file)?;
+    let config = twoview_eval::FewShotConfig { shots: args.shots.clone(), draws: args.draws };
+    let (curves, banks) =
+        subject.climb(&labelled, false, |banks| config.curve(&banks.train, &banks.test, 0).or_exit(Exit::Data))?;
+    let how = format!("nearest class mean by cosine, {} draws of the labelled pictures", args.draws);
+    let protocol = subject.protocol(&how, &banks);
+    let points = |curve: &[FewShot]| serde_json::to_value(curve).or_exit(Exit::Bug);
+    let line = Value::Object(Map::from_iter([
+        ("trained".to_owned(), points(&curves.trained)?),
+        ("untrained".to_owned(), points(&curves.untrained)?),
+        ("centred_pixels".to_owned(), points(&curves.centred_pixels)?),
+        ("raw_pixels".to_owned(), points(&curves.raw_pixels)?),
+        ("chance".to_owned(), json!(banks.chance())),
+        ("n".to_owned(), json!(banks.test.len())),
+        ("protocol".to_owned(), json!(protocol)),
+        ("run".to_owned(), json!(escape_path(&subject.path))),
+    ]));
+    scores::remember(&subject.run_dir, "few_shot", &line);
+    if args.eval.json {
+        return result_json(&line);
+    }
+    result(&format!(
+        "{how}: top-1 accuracy in %, with its 95 % interval over draws; chance {:.1}",
+        100.0 * banks.chance()
+    ))?;
+    result("  labels of each class  raw pixels  centred pixels  untrained encoder  trained encoder")?;
+    for (i, trained) in curves.trained.iter().enumerate() {
+        let share = |curve: &[FewShot]| 100.0 * curve[i].top1;
+        let [low, high] = trained.ci95;
+        result(&format!(
+            "  {:20}  {:10.1}  {:14.1}  {:17.1}  {:15.1}  [{:.1}, {:.1}]",
+            trained.shots,
+            share(&curves.raw_pixels),
+            share(&curves.centred_pixels),
+            share(&curves.untrained),
+            100.0 * trained.top1,
+            100.0 * low,
+            100.0 * high
+        ))?;
+    }
+    result(&format!("protocol {protocol}"))
 }
 
 /// One line of a ladder.
 pub(crate) fn rung(name: &str, score: &Score) -> String {
     let [low, high] = score.ci95;
     format!("  {name:17} {:5.1} %  [{:.1}, {:.1}]", 100.0 * score.top1, 100.0 * low, 100.0 * high)
-}
-
-/// How the pictures of a run are looked at without chance.
-///
-/// # Errors
-/// [`Exit::Usage`] where the configuration is not one.
-pub(crate) fn look(file: &RunFile) -> Result<Look, Failure> {
-    let augment = file.augment.clone().init().or_exit(Exit::Usage)?;
-    let normalize = run_plan::normalize(&file.normalize).or_exit(Exit::Usage)?;
-    Ok(Look { size_px: augment.size_px(), normalize })
 }
 
 /// The encoder as training left it.
@@ -339,40 +380,6 @@ pub(crate) fn trained_encoder(
 /// [`Exit::Usage`] where the configuration makes no encoder.
 pub(crate) fn untrained_encoder(file: &RunFile, device: &Device) -> Result<FrozenEncoder, Failure> {
     Ok(FrozenEncoder::new(&file.encoder.init(file.seed, device).or_exit(Exit::Usage)?))
-}
-
-fn labelled(args: &EvalArgs, file: &RunFile) -> Result<Labelled, Failure> {
-    let source = &file.data.source;
-    let open = |path: &Path, part| pictures::open_labelled(&pictures::source_at(path, source)?, part);
-    let train: Pictures = match &args.train {
-        Some(path) => open(path, Part::Train)?,
-        None => pictures::open_labelled(source, Part::Train)?,
-    };
-    if let Some(path) = &args.test {
-        return Labelled::with_test(train.source, open(path, Part::Test)?.source);
-    }
-    if args.train.is_none() && source.has_test() {
-        return Labelled::with_test(train.source, pictures::open_labelled(source, Part::Test)?.source);
-    }
-    note("no --test given: a fifth of the labelled pictures is held out to test on");
-    Labelled::held_out(train.source)
-}
-
-fn require_labels(source: &dyn Source, flag: &str) -> Result<(), Failure> {
-    if source.classes().is_empty() {
-        return Err(Failure::new(
-            Exit::Data,
-            format!(
-                "the pictures have no labels: evaluation needs one sub-folder for each class; give such a folder with {flag}"
-            ),
-        ));
-    }
-    // A table of labels may have gaps.
-    if let Some(i) = (0..source.len()).find(|&i| source.label(i).is_none()) {
-        let message = format!("{} has no label: evaluation needs one for every picture", source.name(i));
-        return Err(Failure::new(Exit::Data, message));
-    }
-    Ok(())
 }
 
 /// The run in runs/ that was configured last.

@@ -9,6 +9,7 @@
 mod args;
 mod bench;
 mod bench_views;
+mod compare;
 mod config;
 mod data;
 mod demo;
@@ -18,14 +19,17 @@ mod evaluate;
 mod failure;
 #[cfg(feature = "fetch")]
 mod fetch;
+mod labelled;
 mod npy;
 mod pictures;
 mod pretrain;
 mod preview;
 mod run_file;
 mod run_plan;
+mod scores;
 mod signals;
 mod terminal;
+mod unfinished;
 
 use std::{panic, process::ExitCode};
 

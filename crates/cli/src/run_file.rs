@@ -14,6 +14,8 @@ use twoview_eval::{KnnConfig, LinearProbeConfig};
 use twoview_loss::ObjectiveConfig;
 use twoview_optim::{OptimizerConfig, ScheduleConfig, Span};
 
+use crate::failure::{Exit, Failure};
+
 /// Everything that decides what a run does. Whatever can change a result is written out in every preset.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -170,6 +172,21 @@ impl SourceConfig {
     /// Whether the set has test pictures of its own.
     pub(crate) fn has_test(&self) -> bool {
         matches!(self, Self::Patterns { .. } | Self::Cifar { .. } | Self::Stl { .. } | Self::Idx { .. })
+    }
+
+    /// Takes labels from a table instead of class folders.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] where the set is none of picture files, [`Exit::Data`] where there is no such table.
+    pub(crate) fn set_labels(&mut self, table: &Path) -> Result<(), Failure> {
+        let Self::Folder { labels, .. } = self else {
+            let message = "--labels goes with a folder of pictures; this set has labels of its own or none";
+            return Err(Failure::new(Exit::Usage, message));
+        };
+        let found = fs::canonicalize(table)
+            .map_err(|error| Failure::new(Exit::Data, format!("--labels {}: {error}", table.display())))?;
+        *labels = Some(found);
+        Ok(())
     }
 
     /// Where the pictures lie, for the command line to fill in; `None` for what is made by the program.

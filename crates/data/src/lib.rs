@@ -76,6 +76,7 @@ mod source;
 mod source_kind;
 mod stl_source;
 mod stream_ops;
+mod subset;
 mod tar_error;
 mod tar_index;
 mod tar_source;
@@ -108,6 +109,7 @@ pub use scan_report::{BadFile, ClassCount, ScanReport, SizeRange};
 pub use source::{Problem, ReadBuffers, SampleError, Source};
 pub use source_kind::{DetectError, SourceKind};
 pub use stl_source::{StlPart, StlSource};
+pub use subset::Subset;
 pub use tar_error::TarError;
 pub use tar_source::TarSource;
 /// How pixels become numbers, named here because [`image_batches`] and [`Loader`] take one.

@@ -123,6 +123,7 @@ const SUBSAMPLED: &[u8] = include_bytes!("../../pixels/tests/pillow_jpeg/subsamp
 const WITHOUT_SIMD: &str = "JSIMD_FORCENONE";
 
 #[test]
+#[allow(clippy::print_stdout, reason = "how a process tells another one")]
 fn photographs_are_the_same_by_any_instructions() {
     let expected = hash_of_photographs(Instructions::BASELINE);
     if std::env::var_os(WITHOUT_SIMD).is_some() {

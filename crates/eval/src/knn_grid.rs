@@ -60,6 +60,13 @@ pub enum KnnGridError {
     Split(#[from] SplitError),
 }
 
+impl From<KnnConfig> for KnnGrid {
+    /// No choice at all.
+    fn from(config: KnnConfig) -> Self {
+        Self { k: vec![config.k], temperature: vec![config.temperature], held_out: 0.1 }
+    }
+}
+
 impl KnnGrid {
     /// Chooses a setting by what it does on a slice of `train`; a single one is taken as it is.
     ///

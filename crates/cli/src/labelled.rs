@@ -1,0 +1,249 @@
+//! Labelled pictures, and the features that an encoder or the pictures themselves give of them.
+
+use std::{path::Path, sync::Arc};
+
+use twoview_data::{Source, Split as Part, Subset};
+use twoview_encoder::FrozenEncoder;
+use twoview_eval::{FeatureBank, KnnChoice, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Split};
+use twoview_pixels::Normalize;
+
+use crate::{
+    args::EvalArgs,
+    failure::{Exit, Failure, OrExit},
+    pictures,
+    run_file::RunFile,
+    run_plan,
+    terminal::{Counter, note},
+};
+
+/// Labelled pictures to learn from and others to test on.
+pub(crate) struct Labelled {
+    train: Arc<dyn Source>,
+    test: Test,
+}
+
+/// Which pictures test.
+enum Test {
+    /// Pictures of their own.
+    Source(Arc<dyn Source>),
+    /// Part of the labelled ones.
+    HeldOut(Split),
+}
+
+/// Train and test features of one kind.
+pub(crate) struct Banks {
+    pub(crate) train: FeatureBank,
+    pub(crate) test: FeatureBank,
+}
+
+/// How pictures become features.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) size_px: u32,
+    pub(crate) normalize: Normalize,
+}
+
+/// Larger pictures say no more about their class pixel by pixel, and 224 x 224 of them fill the memory.
+const PIXELS_PX: u32 = 32;
+
+/// Held out for testing where no test pictures were given.
+const HELD_OUT: f64 = 0.2;
+
+impl Labelled {
+    /// Labelled pictures with a test set of their own.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where labels are missing or the test set has a class that the training set does not know.
+    pub(crate) fn with_test(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Result<Self, Failure> {
+        require_labels(train.as_ref(), "--train")?;
+        require_labels(test.as_ref(), "--test")?;
+        if train.classes() != test.classes() {
+            let only = |a: &dyn Source, b: &dyn Source| {
+                a.classes().iter().filter(|class| !b.classes().contains(class)).cloned().collect::<Vec<_>>().join(", ")
+            };
+            return Err(Failure::new(
+                Exit::Data,
+                format!(
+                    "the classes of the training and the test pictures differ: only in training: [{}]; only in test: [{}]",
+                    only(train.as_ref(), test.as_ref()),
+                    only(test.as_ref(), train.as_ref())
+                ),
+            ));
+        }
+        Ok(Self { train, test: Test::Source(test) })
+    }
+
+    /// Labelled pictures of which a part is held out, the same part every time.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where labels are missing or nothing can be held out.
+    pub(crate) fn held_out(all: Arc<dyn Source>) -> Result<Self, Failure> {
+        require_labels(all.as_ref(), "--train")?;
+        let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
+        let split = Split::stratified(&labels, HELD_OUT, 0).or_exit(Exit::Data)?;
+        Ok(Self { train: all, test: Test::HeldOut(split) })
+    }
+
+    /// The names of the classes.
+    pub(crate) fn classes(&self) -> &[String] {
+        self.train.classes()
+    }
+
+    /// What the pictures themselves say, without any encoder, at no more than [`PIXELS_PX`] pixels a side.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where a picture cannot be read.
+    pub(crate) fn pixels(&self, look: Look) -> Result<Banks, Failure> {
+        self.banks("pixels", |source, counter| {
+            let side = look.size_px.min(PIXELS_PX);
+            FeatureBank::from_pixels(source, side, &|done, total| counter.at(done, total)).or_exit(Exit::Data)
+        })
+    }
+
+    /// What a frozen encoder makes of them.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where a picture cannot be read.
+    pub(crate) fn features(&self, what: &'static str, encoder: &FrozenEncoder, look: Look) -> Result<Banks, Failure> {
+        self.banks(what, |source, counter| {
+            FeatureBank::from_encoder(source, encoder, look.size_px, look.normalize, &|done, total| {
+                counter.at(done, total);
+            })
+            .or_exit(Exit::Data)
+        })
+    }
+
+    fn banks(
+        &self,
+        what: &'static str,
+        bank: impl Fn(&dyn Source, &Counter) -> Result<FeatureBank, Failure>,
+    ) -> Result<Banks, Failure> {
+        let counted = |source: &dyn Source| {
+            let counter = Counter::start(what, source.len());
+            let bank = bank(source, &counter)?;
+            counter.end();
+            Ok(bank)
+        };
+        let all = counted(self.train.as_ref())?;
+        match &self.test {
+            Test::Source(test) => Ok(Banks { train: all, test: counted(test.as_ref())? }),
+            Test::HeldOut(split) => Ok(Banks {
+                train: all.select(&split.train).or_exit(Exit::Bug)?,
+                test: all.select(&split.test).or_exit(Exit::Bug)?,
+            }),
+        }
+    }
+}
+
+impl Banks {
+    /// Both banks minus the mean of the training features.
+    ///
+    /// # Errors
+    /// [`Exit::Bug`]: both banks have the same dimensions.
+    pub(crate) fn centred(&self) -> Result<Self, Failure> {
+        let mean = self.train.mean();
+        Ok(Self {
+            train: self.train.clone().centered_by(&mean).or_exit(Exit::Bug)?,
+            test: self.test.clone().centered_by(&mean).or_exit(Exit::Bug)?,
+        })
+    }
+
+    /// Share of the largest class among the test pictures: what guessing reaches.
+    pub(crate) fn chance(&self) -> f64 {
+        self.test.majority_share()
+    }
+
+    /// What the nearest neighbours say of each test picture, and by which settings.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where the labels make no question.
+    pub(crate) fn knn(&self, grid: &KnnGrid) -> Result<(Predictions, KnnChoice), Failure> {
+        let choice = grid.choose(&self.train).or_exit(Exit::Data)?;
+        let votes = choice.config.init(&self.train).or_exit(Exit::Data)?.votes(&self.test).or_exit(Exit::Data)?;
+        Ok((self.predictions(votes.iter().map(|vote| vote.predicted).collect())?, choice))
+    }
+
+    /// What a linear classifier says of each test picture, and how it was found.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] where the settings are impossible, [`Exit::Data`] where the labels are.
+    pub(crate) fn linear(&self, config: &LinearProbeConfig) -> Result<(Predictions, LinearFit), Failure> {
+        let classifier = config.clone().init().or_exit(Exit::Usage)?.fit(&self.train).or_exit(Exit::Data)?;
+        let fit = classifier.fit().clone();
+        if !fit.converged {
+            note(&format!(
+                "warning: the linear probe stopped after {} steps before it converged (gradient {:.1e}); raise \
+                 eval.linear.max_iterations",
+                fit.iterations, fit.gradient_max_abs
+            ));
+        }
+        Ok((self.predictions(classifier.predict(&self.test).or_exit(Exit::Data)?)?, fit))
+    }
+
+    fn predictions(&self, predicted: Vec<u32>) -> Result<Predictions, Failure> {
+        Predictions::new(predicted, self.test.labels().to_vec()).or_exit(Exit::Bug)
+    }
+}
+
+impl Labelled {
+    /// The pictures that a command line names, else those of the run.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where they cannot be used, [`Exit::Usage`] where labels are given for a set that has none of its own
+    /// files.
+    pub(crate) fn open(args: &EvalArgs, file: &RunFile) -> Result<Self, Failure> {
+        let source = &file.data.source;
+        let at = |path: &Path| pictures::source_at(path, source);
+        let mut train = args.train.as_deref().map_or_else(|| Ok(source.clone()), at)?;
+        if let Some(table) = &args.labels {
+            train.set_labels(table)?;
+        }
+        let all = with_labels(pictures::open_labelled(&train, Part::Train)?.source);
+        if let Some(path) = &args.test {
+            return Self::with_test(all, pictures::open_labelled(&at(path)?, Part::Test)?.source);
+        }
+        if args.train.is_none() && args.labels.is_none() && source.has_test() {
+            return Self::with_test(all, pictures::open_labelled(source, Part::Test)?.source);
+        }
+        note("no --test given: a fifth of the labelled pictures is held out to test on");
+        Self::held_out(all)
+    }
+}
+
+/// The pictures that have a label: a table may name only some of them.
+fn with_labels(all: Arc<dyn Source>) -> Arc<dyn Source> {
+    let labelled: Vec<usize> = (0..all.len()).filter(|&i| all.label(i).is_some()).collect();
+    let n_without = all.len() - labelled.len();
+    if n_without == 0 || labelled.is_empty() {
+        return all;
+    }
+    note(&format!("{n_without} of {} pictures have no label and take no part in the evaluation", all.len()));
+    Arc::new(Subset::new(all, labelled))
+}
+
+/// How the pictures of a run are looked at without chance.
+///
+/// # Errors
+/// [`Exit::Usage`] where the configuration is not one.
+pub(crate) fn look(file: &RunFile) -> Result<Look, Failure> {
+    let augment = file.augment.clone().init().or_exit(Exit::Usage)?;
+    let normalize = run_plan::normalize(&file.normalize).or_exit(Exit::Usage)?;
+    Ok(Look { size_px: augment.size_px(), normalize })
+}
+
+fn require_labels(source: &dyn Source, flag: &str) -> Result<(), Failure> {
+    if source.classes().is_empty() {
+        return Err(Failure::new(
+            Exit::Data,
+            format!(
+                "the pictures have no labels: evaluation needs one sub-folder for each class, or a table; give such a folder \
+                 with {flag}, or a CSV file with the columns path and label with --labels"
+            ),
+        ));
+    }
+    if let Some(i) = (0..source.len()).find(|&i| source.label(i).is_none()) {
+        let message = format!("{} has no label: evaluation needs one for every picture", source.name(i));
+        return Err(Failure::new(Exit::Data, message));
+    }
+    Ok(())
+}
