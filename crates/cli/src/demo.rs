@@ -79,7 +79,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let untrained = measure("untrained", &features, knn, linear, say)?;
 
     say(&format!("training on {} pictures without their labels", plan.loader.n_pictures()))?;
-    let trained = train(&plan, run_dir, state, &device, 0)?;
+    let trained = train(&plan, run_dir, state, &device, 0, None)?;
     let encoder = FrozenEncoder::new(&trained.state.network.encoder);
     let features = labelled.features("trained encoder", &encoder, look)?;
     let after = measure("trained", &features, knn, linear, say)?;

@@ -47,7 +47,7 @@ pub(crate) struct Look {
 const PIXELS_PX: u32 = 32;
 
 /// Held out for testing where no test pictures were given.
-const HELD_OUT: f64 = 0.2;
+pub(crate) const HELD_OUT: f64 = 0.2;
 
 impl Labelled {
     /// Labelled pictures with a test set of their own.

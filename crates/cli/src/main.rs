@@ -21,6 +21,7 @@ mod failure;
 mod fetch;
 mod labelled;
 mod npy;
+mod online;
 mod pictures;
 mod pretrain;
 mod preview;

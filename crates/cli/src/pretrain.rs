@@ -14,13 +14,14 @@ use twoview_data::{LoadError, Replaced, Split, escape_path};
 use twoview_encoder::{named_tensors, save_safetensors};
 use twoview_train::{
     Checkpoint, CheckpointError, Ended, Job, JsonLines, MetricSink, RunDir, RunDirError, StepError, StepMetrics,
-    TrainError, TrainState, run,
+    TrainError, TrainState, Watch, run,
 };
 
 use crate::{
     args::{ConfigArgs, PretrainArgs, ResumeArgs},
     device,
     failure::{Exit, Failure, OrExit, at},
+    online::Online,
     pictures::{self, Manifest, Pictures, RunManifest},
     run_file::{RunFile, SourceConfig},
     run_plan::{RunPlan, check},
@@ -53,7 +54,8 @@ pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
     let mut state = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
     state.network.encoder = state.network.encoder.with_recompute(args.recompute);
     let run_dir = begin(args.out.as_deref(), &stem(&args.input), &file, &pictures)?;
-    let trained = train(&plan, run_dir, state, &device, 0)?;
+    let online = Online::new(&file, &pictures.source, plan.knn_every)?;
+    let trained = train(&plan, run_dir, state, &device, 0, online.as_ref())?;
     end(&trained, args.json)
 }
 
@@ -70,7 +72,7 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
     let pictures =
         pictures::open(&file.data.source, Split::Train)?.knowing_duplicates(file.data.duplicates.as_deref())?;
     same_data(&run_dir, manifest, pictures.manifest, args.accept_data_change)?;
-    let plan = RunPlan::new(&file, pictures.source).or_exit(Exit::Usage)?;
+    let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
     let mut fresh = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
     fresh.network.encoder = fresh.network.encoder.with_recompute(args.recompute);
     let (state, metrics_bytes) = match Checkpoint::latest(&run_dir) {
@@ -82,7 +84,8 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
         Err(error) => return Err(no_checkpoint(error)),
     };
     note(&format!("resuming after step {} of {}", state.step, plan.schedule.total_steps()));
-    let trained = train(&plan, run_dir, state, &device, metrics_bytes)?;
+    let online = Online::new(&file, &pictures.source, plan.knn_every)?;
+    let trained = train(&plan, run_dir, state, &device, metrics_bytes, online.as_ref())?;
     end(&trained, args.json)
 }
 
@@ -135,6 +138,7 @@ pub(crate) fn train(
     state: TrainState,
     device: &Device,
     metrics_bytes: u64,
+    online: Option<&Online>,
 ) -> Result<Trained, Failure> {
     let signals = Signals::listen().or_exit(Exit::Bug)?;
     let total = plan.schedule.total_steps();
@@ -151,6 +155,7 @@ pub(crate) fn train(
             schedule: &plan.schedule,
             save_every: plan.save_every,
             max_bad_fraction: plan.max_bad_fraction,
+            watch: online.map(|online| online as &dyn Watch),
             device: &device.clone().autodiff(),
             run_dir: &run_dir,
             stop: &signals.stop,

@@ -218,6 +218,13 @@ pub(crate) struct NormalizeConfig {
 pub(crate) struct EveryConfig {
     /// Between checkpoints: what a killed run loses at most.
     pub(crate) save: Span,
+    /// Between looks at the encoder by its nearest neighbours, where the pictures have labels; a span of none means never.
+    #[serde(default = "never")]
+    pub(crate) knn: Span,
+}
+
+fn never() -> Span {
+    Span::Steps(0)
 }
 
 /// How `eval` measures.
@@ -226,6 +233,26 @@ pub(crate) struct EveryConfig {
 pub(crate) struct EvalConfig {
     pub(crate) knn: KnnConfig,
     pub(crate) linear: LinearProbeConfig,
+    /// Pictures for the looks during training.
+    #[serde(default)]
+    pub(crate) online: OnlineConfig,
+}
+
+/// Pictures that the encoder is looked at with during training, spread over the whole set. Their features are made anew
+/// every time, so more of them cost time.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OnlineConfig {
+    /// Labelled ones that vote.
+    pub(crate) train: usize,
+    /// Those that are asked about.
+    pub(crate) test: usize,
+}
+
+impl Default for OnlineConfig {
+    fn default() -> Self {
+        Self { train: 2000, test: 500 }
+    }
 }
 
 /// A configuration that is part of the program.

@@ -25,6 +25,8 @@ pub(crate) struct RunPlan {
     pub(crate) schedule: Schedule,
     /// Steps between checkpoints.
     pub(crate) save_every: u64,
+    /// Steps between looks at the encoder; 0 for none.
+    pub(crate) knn_every: u64,
     pub(crate) max_bad_fraction: f64,
 }
 
@@ -156,6 +158,7 @@ impl RunPlan {
             network: NetworkConfig { encoder: file.encoder, head: file.head },
             objective,
             save_every: NonZeroU64::new(steps("every.save", &file.every.save)?).ok_or(PlanError::SaveSpan)?.get(),
+            knn_every: steps("every.knn", &file.every.knn)?,
             loader,
             schedule,
             max_bad_fraction,

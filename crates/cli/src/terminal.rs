@@ -9,7 +9,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use twoview_loss::{GradientNoise, ObjectiveConfig};
-use twoview_train::{MetricSink, StepMetrics};
+use twoview_train::{MetricSink, OnlineScore, StepMetrics};
 
 use crate::failure::{Exit, Failure, OrExit};
 
@@ -131,6 +131,8 @@ pub(crate) struct TrainingBar {
     lines: bool,
     said: Option<Instant>,
     smooth: Option<Smooth>,
+    /// The newest look at the encoder.
+    knn: Option<OnlineScore>,
     loss: ObjectiveConfig,
     collapse: Alarm,
     clamped: Alarm,
@@ -177,6 +179,7 @@ impl TrainingBar {
             total_steps,
             said: None,
             smooth: None,
+            knn: None,
             loss: loss.clone(),
             collapse: Alarm::default(),
             clamped: Alarm::default(),
@@ -214,8 +217,10 @@ impl MetricSink for TrainingBar {
         let rank = m.contrast.effective_rank.map(|rank| format!("  rank {rank:.0}")).unwrap_or_default();
         let noise = smooth.noise.and_then(|noise| noise.batch_size());
         let noise = noise.map(|batch| format!("  noise {batch:.0}")).unwrap_or_default();
+        self.knn = m.knn.or(self.knn);
+        let knn = self.knn.map(|knn| format!("  kNN {:.1} %", 100.0 * knn.top1)).unwrap_or_default();
         let line = format!(
-            "epoch {:.2}  loss {:.3} ({})  found {:.0} %{rank}{noise}  {:.0} img/s",
+            "epoch {:.2}  loss {:.3} ({})  found {:.0} %{rank}{noise}{knn}  {:.0} img/s",
             m.epoch,
             smooth.loss,
             landmarks(m),
@@ -225,7 +230,10 @@ impl MetricSink for TrainingBar {
         self.smooth = Some(smooth);
         self.bar.set_position(m.step);
         if self.lines {
-            if m.step == self.total_steps || self.said.is_none_or(|said| said.elapsed() >= BETWEEN_LINES) {
+            if m.step == self.total_steps
+                || m.knn.is_some()
+                || self.said.is_none_or(|said| said.elapsed() >= BETWEEN_LINES)
+            {
                 self.said = Some(Instant::now());
                 note(&format!("step {}/{}  {line}", m.step, self.total_steps));
             }

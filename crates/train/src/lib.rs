@@ -30,7 +30,7 @@ mod run_dir;
 mod step;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use metrics::{JsonLines, MetricSink, StepMetrics};
+pub use metrics::{JsonLines, MetricSink, OnlineScore, StepMetrics, Watch};
 pub use network::{Network, NetworkConfig, NetworkError};
 pub use run::{Ended, Job, TrainError, run};
 pub use run_dir::{RunDir, RunDirError};

@@ -6,8 +6,9 @@ use std::{
     path::Path,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use twoview_data::Replaced;
+use twoview_encoder::FrozenEncoder;
 use twoview_loss::{ContrastStats, GradientNoise};
 
 /// Measurements of one training step.
@@ -33,8 +34,30 @@ pub struct StepMetrics {
     pub gradient_noise: Option<GradientNoise>,
     /// Source pictures per second since the previous step, waiting for data included.
     pub images_per_s: f64,
+    /// How good the encoder is so far, on the steps after which it was asked; null on all others.
+    pub knn: Option<OnlineScore>,
     /// Share of the time since the previous step that was spent waiting for the loader, in `[0, 1]`.
     pub waited: f64,
+}
+
+/// What a look at the encoder in the middle of training found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OnlineScore {
+    /// Share of the test pictures that were classified correctly, in `[0, 1]`.
+    pub top1: f64,
+    /// Its 95 % interval.
+    pub ci95: [f64; 2],
+    /// How many test pictures.
+    pub n: usize,
+}
+
+/// Looks at the encoder now and then while it trains. It gets a frozen copy, so that nothing it does can change the run.
+pub trait Watch {
+    /// Whether to look after step `step`, of `total`.
+    fn is_due(&self, step: u64, total: u64) -> bool;
+
+    /// How good the encoder is; `None` where that cannot be said, which is no reason to end a run.
+    fn look(&self, encoder: &FrozenEncoder) -> Option<OnlineScore>;
 }
 
 /// Takes the measurements of every step, in order.
@@ -128,6 +151,7 @@ mod tests {
             gradient_norm: 1.0,
             gradient_noise: None,
             images_per_s: 100.0,
+            knn: None,
             waited: 0.0,
         }
     }

@@ -8,10 +8,11 @@ use std::{
 
 use burn::tensor::Device;
 use twoview_data::{LoadError, Loader};
+use twoview_encoder::FrozenEncoder;
 use twoview_loss::Objective;
 use twoview_optim::Schedule;
 
-use crate::{Checkpoint, CheckpointError, MetricSink, RunDir, StepError, StepMetrics, TrainState, step};
+use crate::{Checkpoint, CheckpointError, MetricSink, RunDir, StepError, StepMetrics, TrainState, Watch, step};
 
 /// What [`run`] needs besides the state it changes.
 pub struct Job<'a> {
@@ -25,6 +26,8 @@ pub struct Job<'a> {
     pub save_every: u64,
     /// Above this share of distinct pictures that had to be replaced the run ends with an error.
     pub max_bad_fraction: f64,
+    /// Who looks at the encoder while it trains.
+    pub watch: Option<&'a dyn Watch>,
     /// Where the network lives, with automatic differentiation.
     pub device: &'a Device,
     /// Where checkpoints go.
@@ -116,6 +119,10 @@ pub fn run(
             state = next;
             job.loader.recycle(batch);
 
+            let images_per_s = n as f64 / begun.elapsed().as_secs_f64();
+            let waited = share(waited, begun.elapsed());
+            let due = job.watch.filter(|watch| watch.is_due(state.step, job.schedule.total_steps()));
+            let knn = due.and_then(|watch| watch.look(&FrozenEncoder::new(&state.network.encoder)));
             let metrics = StepMetrics {
                 step: state.step,
                 epoch: state.step as f64 / per_epoch as f64,
@@ -125,8 +132,9 @@ pub fn run(
                 lr,
                 gradient_norm: stepped.gradient_norm,
                 gradient_noise: stepped.gradient_noise,
-                images_per_s: n as f64 / begun.elapsed().as_secs_f64(),
-                waited: share(waited, begun.elapsed()),
+                images_per_s,
+                knn,
+                waited,
             };
             begun = Instant::now();
             sinks.iter_mut().try_for_each(|sink| sink.record(&metrics)).map_err(unwritten(state.step))?;

@@ -1,0 +1,102 @@
+//! The looks at an encoder while it trains: nearest neighbours on some of the labelled pictures.
+
+use std::sync::Arc;
+
+use twoview_data::{Source, Split as Part, Subset};
+use twoview_encoder::FrozenEncoder;
+use twoview_eval::{FeatureBank, KnnConfig, Split};
+use twoview_train::{OnlineScore, Watch};
+
+use crate::{
+    failure::{Exit, Failure, OrExit},
+    labelled::{HELD_OUT, Look, look},
+    pictures,
+    run_file::RunFile,
+    terminal::note,
+};
+
+/// Asks the nearest neighbours every so many steps, and after the last one.
+pub(crate) struct Online {
+    train: Subset,
+    test: Subset,
+    look: Look,
+    knn: KnnConfig,
+    every: u64,
+}
+
+impl Online {
+    /// The looks that a run file asks for; none where it asks for none or the pictures have no labels.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where the set's test pictures cannot be opened.
+    pub(crate) fn new(file: &RunFile, source: &Arc<dyn Source>, every: u64) -> Result<Option<Self>, Failure> {
+        let labelled: Vec<usize> = (0..source.len()).filter(|&i| source.label(i).is_some()).collect();
+        if every == 0 || source.classes().len() < 2 || labelled.is_empty() {
+            return Ok(None);
+        }
+        let sizes = file.eval.online;
+        let (train, test) = if file.data.source.has_test() {
+            let test = pictures::open_labelled(&file.data.source, Part::Test)?.source;
+            let all = (0..test.len()).collect();
+            ((Arc::clone(source), labelled), (test, all))
+        } else {
+            let labels: Vec<u32> = labelled.iter().filter_map(|&i| source.label(i)).collect();
+            let Ok(split) = Split::stratified(&labels, HELD_OUT, 0) else { return Ok(None) };
+            let part = |rows: &[usize]| rows.iter().map(|&row| labelled[row]).collect::<Vec<usize>>();
+            ((Arc::clone(source), part(&split.train)), (Arc::clone(source), part(&split.test)))
+        };
+        let some = |(source, members): (Arc<dyn Source>, Vec<usize>), n| Subset::new(source, spread(&members, n));
+        let online = Self {
+            train: some(train, sizes.train),
+            test: some(test, sizes.test),
+            look: look(file)?,
+            knn: file.eval.knn,
+            every,
+        };
+        if online.train.is_empty() || online.test.is_empty() {
+            let message = "eval.online: expected at least one picture to train on and one to test on";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        Ok(Some(online))
+    }
+
+    fn score(&self, encoder: &FrozenEncoder) -> Result<OnlineScore, Failure> {
+        let bank = |source: &Subset| {
+            FeatureBank::from_encoder(source, encoder, self.look.size_px, self.look.normalize, &|_, _| {})
+                .or_exit(Exit::Data)
+        };
+        let (train, test) = (bank(&self.train)?, bank(&self.test)?);
+        let score = self.knn.init(&train).or_exit(Exit::Data)?.evaluate(&test).or_exit(Exit::Data)?;
+        Ok(OnlineScore { top1: score.top1, ci95: score.ci95, n: score.n })
+    }
+}
+
+impl Watch for Online {
+    fn is_due(&self, step: u64, total: u64) -> bool {
+        step.is_multiple_of(self.every) || step == total
+    }
+
+    fn look(&self, encoder: &FrozenEncoder) -> Option<OnlineScore> {
+        self.score(encoder)
+            .map_err(|failure| note(&format!("warning: no look at the encoder: {:#}", failure.error)))
+            .ok()
+    }
+}
+
+/// `n` of the members, or all, at equal distances.
+fn spread(members: &[usize], n: usize) -> Vec<usize> {
+    let n = n.min(members.len());
+    (0..n).map(|k| members[k * members.len() / n]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_looked_at_is_spread_over_all() {
+        assert_eq!(spread(&[5, 6, 7, 8, 9, 10], 3), [5, 7, 9]);
+        assert_eq!(spread(&[5, 6], 9), [5, 6]);
+        assert_eq!(spread(&[], 9), [0; 0]);
+    }
+}
