@@ -69,16 +69,39 @@ pub fn extract_features(
     normalize: Normalize,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<f32>, ExtractError> {
-    let (side, device) = (size_px as usize, encoder.device());
     let mut features = Vec::with_capacity(source.len() * encoder.feature_dim());
-    for batch in image_batches(source, size_px, normalize, batch_size(size_px))? {
-        let batch = batch?;
+    stream_features(source, encoder, size_px, normalize, |first, rows| {
+        features.extend_from_slice(rows);
+        progress(first + rows.len() / encoder.feature_dim(), source.len());
+        Ok::<(), ExtractError>(())
+    })?;
+    Ok(features)
+}
+
+/// As [`extract_features`], batch by batch: `take(first, rows)` gets the `[b, F]` features of the pictures from `first` on,
+/// in order, and may end it with an error of its own.
+///
+/// # Errors
+/// As [`extract_features`], and what `take` returns.
+/// # Cost
+/// One forward pass per picture, memory for one batch.
+pub fn stream_features<E: From<ExtractError>>(
+    source: &dyn Source,
+    encoder: &FrozenEncoder,
+    size_px: u32,
+    normalize: Normalize,
+    mut take: impl FnMut(usize, &[f32]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (side, device) = (size_px as usize, encoder.device());
+    for batch in image_batches(source, size_px, normalize, batch_size(size_px)).map_err(ExtractError::from)? {
+        let batch = batch.map_err(ExtractError::from)?;
         let data = TensorData::new(batch.pixels, [batch.len, 3, side, side]);
         let rows = encoder.forward(Tensor::<4>::from_data(data, &device)); // [b, F]
-        features.extend(rows.into_data().convert::<f32>().try_to_vec::<f32>()?); // The device-to-host sync.
-        progress(batch.first + batch.len, source.len());
+        // The device-to-host sync.
+        let rows = rows.into_data().convert::<f32>().try_to_vec::<f32>().map_err(ExtractError::from)?;
+        take(batch.first, &rows)?;
     }
-    Ok(features)
+    Ok(())
 }
 
 impl FeatureBank {
