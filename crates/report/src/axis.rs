@@ -48,11 +48,13 @@ impl Unit {
 
     /// A tick's label; `step` decides the number of decimals.
     pub(crate) fn tick(self, value: f64, step: f64) -> String {
-        match self {
+        let label = match self {
             Unit::Percent => format!("{} %", decimals(value * 100.0, step * 100.0)),
-            Unit::Plain if value != 0.0 && value.abs().max(step) < 1e-3 => scientific(value),
+            Unit::Plain if value == 0.0 => "0".to_owned(),
+            Unit::Plain if value.abs().max(step) < 1e-3 => scientific(value),
             Unit::Plain => decimals(value, step),
-        }
+        };
+        label.replacen('-', "−", usize::from(value < 0.0))
     }
 
     /// A single value, to three or four digits.
@@ -87,7 +89,8 @@ pub(crate) fn short(value: f64) -> String {
         _ if value == 0.0 => "0".to_owned(),
         _ if !value.is_finite() => "–".to_owned(),
         _ if size < 1e-3 => scientific(value),
-        _ if size < 1.0 => format!("{value:.4}"),
+        _ if size < 0.1 => format!("{value:.4}"),
+        _ if size < 1.0 => format!("{value:.3}"),
         _ if size < 10.0 => format!("{value:.3}"),
         _ if size < 100.0 => format!("{value:.2}"),
         _ if size < 1000.0 => format!("{value:.1}"),
@@ -148,7 +151,7 @@ mod tests {
     fn numbers_read_well() {
         let cases = [
             (Unit::Plain, 0.02, 0.02, "0.02"),
-            (Unit::Plain, -2.0, 1.0, "-2"),
+            (Unit::Plain, -2.0, 1.0, "−2"),
             (Unit::Plain, 0.0, 2e-4, "0"),
             (Unit::Plain, 4e-4, 2e-4, "4e-4"),
             (Unit::Plain, 2500.0, 500.0, "2,500"),

@@ -7,13 +7,13 @@ use crate::escape::escape;
 use crate::plot::WIDTH;
 use crate::report::ScoreLadder;
 
-const LEFT: f64 = 124.0;
-const RIGHT: f64 = WIDTH - 124.0;
+const LEFT: f64 = 116.0;
+const RIGHT: f64 = WIDTH - 158.0;
 const ROW: f64 = 30.0;
 
 /// The height of the drawing of a ladder.
 pub(crate) fn height(ladder: &ScoreLadder) -> f64 {
-    (0..ladder.rungs.len()).fold(44.0, |height, _| height + ROW)
+    (0..ladder.rungs.len()).fold(50.0, |height, _| height + ROW)
 }
 
 /// The shapes within an `svg` element of [`WIDTH`] by [`height`], and the ladder in words.
@@ -26,7 +26,7 @@ pub(crate) fn draw(ladder: &ScoreLadder) -> (String, String) {
     let most = finite.fold(0.0, f64::max).clamp(0.05, 1.0);
     let most = ((most * 10.0).ceil() / 10.0).min(1.0);
     let x = |value: f64| LEFT + (value / most).clamp(0.0, 1.0) * (RIGHT - LEFT);
-    let bottom = height(ladder) - 36.0;
+    let bottom = height(ladder) - 42.0;
 
     let (mut shapes, mut words) = (String::new(), format!("{}.", ladder.title));
     let (values, step) = ticks(0.0, most, 5);
@@ -44,7 +44,7 @@ pub(crate) fn draw(ladder: &ScoreLadder) -> (String, String) {
     let _ = write!(
         shapes,
         r#"<text class="m c" x="{middle}" y="{}">right of all, 95 % interval</text>"#,
-        height(ladder) - 3.0
+        height(ladder) - 8.0
     );
     let last = ladder.rungs.len().saturating_sub(1);
     let mut y = 4.0 + ROW / 2.0;

@@ -13,6 +13,7 @@ mod confusion_table;
 mod contact_sheet;
 mod curves;
 mod escape;
+mod event_file;
 mod figures;
 mod ladder_plot;
 mod map_data;
@@ -25,6 +26,7 @@ mod steps;
 mod thin;
 
 pub use crate::contact_sheet::{Cell, SheetError, contact_sheet};
+pub use crate::event_file::EventFile;
 pub use crate::figures::{Figure, figures};
 pub use crate::page::html;
 pub use crate::report::{

@@ -19,7 +19,7 @@ use crate::palette::{figure_style, standalone_figure_style, variables};
 use crate::plot::{HEIGHT, Steps, WIDTH};
 use crate::report::{Confusion, Fact, GalleryRow, PairList, Picture, Report, ReportError, ScoreLadder, Section};
 use crate::steps::StepRow;
-use crate::thin::smoothing_window;
+use crate::thin::{moving_mean, smoothing_window};
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
@@ -222,13 +222,14 @@ fn tiles(report: &Report) -> Vec<[String; 3]> {
     tiles
 }
 
-/// The mean of a quantity over the last steps, as many as the curves are smoothed over, and words that say so.
+/// Where the smoothed curve of a quantity ends, and words on how many steps that is the mean of.
 fn end_of(rows: &[StepRow], value: fn(&StepRow) -> Option<f32>) -> (f64, String) {
-    let window = smoothing_window(rows.len());
-    let last = rows[rows.len().saturating_sub(window)..].iter().filter_map(value).filter(|value| value.is_finite());
-    let (sum, count) = last.fold((0.0, 0.0), |(sum, count), value| (sum + f64::from(value), count + 1.0));
-    let over = if window > 1 { format!(" · mean of the last {} steps", whole(window as u64)) } else { String::new() };
-    (sum / count, over)
+    let count = smoothing_window(rows.len()) / 2 + 1;
+    let last = &rows[rows.len().saturating_sub(count)..];
+    let last: Vec<f32> = last.iter().map(|row| value(row).unwrap_or(f32::NAN)).collect();
+    let end = moving_mean(&last, 2 * count).pop().unwrap_or(f32::NAN);
+    let over = if count > 1 { format!(" · mean of the last {} steps", whole(count as u64)) } else { String::new() };
+    (f64::from(end), over)
 }
 
 fn percent(share: f64) -> String {
@@ -362,7 +363,7 @@ fn picture(
     let _ = write!(
         out,
         "<div class=\"pic {class}\"><div class=\"frame\"><img{small} src=\"{address}\" width=\"{width}\" height=\"{height}\" \
-         alt=\"{name}\" loading=\"lazy\"></div>{label}<span class=\"name\" title=\"{name}\">{name}</span>{below}</div>",
+         alt=\"{name}\" decoding=\"async\"></div>{label}<span class=\"name\" title=\"{name}\">{name}</span>{below}</div>",
     );
     Ok(())
 }
@@ -419,7 +420,7 @@ fn views_part(sheet: &Image) -> Result<String, ReportError> {
     Ok(format!(
         "<p class=\"note\">Pictures beside the views that training makes of them: what stays the same in all views of a \
          picture is what the encoder learns to see.</p><div class=\"sheet panel\"><img src=\"{}\" width=\"{}\" \
-         height=\"{}\" loading=\"lazy\" alt=\"Pictures in rows, each with several augmented views of it\"></div>",
+         height=\"{}\" decoding=\"async\" alt=\"Pictures in rows, each with several augmented views of it\"></div>",
         png_address(sheet)?,
         sheet.width(),
         sheet.height(),

@@ -29,7 +29,10 @@ pub(crate) const LIGHT: &[(&str, &str)] = &[
     ("group-4", "#4aa8e0"),
     ("group-5", "#c66fa0"),
     ("group-6", "#7d7a12"),
-    ("group-7", "#6b6f75"),
+    ("group-7", "#8a2a5b"),
+    ("group-8", "#4b4bb5"),
+    ("group-9", "#7a4a21"),
+    ("group-none", "#9aa2aa"),
 ];
 
 /// Names and dark values.
@@ -56,7 +59,10 @@ pub(crate) const DARK: &[(&str, &str)] = &[
     ("group-4", "#93d5fa"),
     ("group-5", "#e39bc4"),
     ("group-6", "#c9c24a"),
-    ("group-7", "#a6acb3"),
+    ("group-7", "#d0588f"),
+    ("group-8", "#9a9af5"),
+    ("group-9", "#c08a58"),
+    ("group-none", "#737c85"),
 ];
 
 const FIGURE: &str = include_str!("page/figure.css");

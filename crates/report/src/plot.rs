@@ -22,7 +22,7 @@ const RIGHT: f64 = WIDTH - 10.0;
 const BOTTOM: f64 = HEIGHT - 38.0;
 const LEGEND_ROW: f64 = 17.0;
 /// Mean width of a sign of the legend.
-const SIGN: f64 = 6.0;
+const SIGN: f64 = 6.8;
 
 /// One quantity of a plot. Values are one for each step of the run, `NAN` where there is none.
 #[derive(Clone, Debug)]

@@ -238,26 +238,41 @@
   let withKeys = false;
 
   const MAX_ZOOM = 400;
-  const scale = () => Math.max(1, Math.min(size.width, size.height) - 36) * view.zoom;
+  const isPlaced = (at) => projection.places[2 * at] !== NONE;
+  // Both axes span one unit at most; the shorter one less.
+  for (const each of projections) {
+    each.extent = [0, 1].map((axis) => {
+      let [low, high] = [65534, 0];
+      for (let at = axis; at < each.places.length; at += 2) {
+        if (each.places[at] === NONE) continue;
+        low = Math.min(low, each.places[at]);
+        high = Math.max(high, each.places[at]);
+      }
+      return Math.max(0.05, (high - low) / 65534);
+    });
+  }
+  const scale = () =>
+    Math.max(1, Math.min((size.width - 36) / projection.extent[0], (size.height - 36) / projection.extent[1])) * view.zoom;
   const onScreenX = (at) => size.width / 2 + view.x + (projection.places[2 * at] / 65534 - 0.5) * scale();
   const onScreenY = (at) => size.height / 2 + view.y - (projection.places[2 * at + 1] / 65534 - 0.5) * scale();
-  const isPlaced = (at) => projection.places[2 * at] !== NONE;
   const isShown = (at) => isPlaced(at) && !(grouping && grouping.off.has(grouping.of[at]));
 
-  /* Colours and shapes: eight by four, so that no group is told by colour alone. */
+  /* Colours and shapes: ten by four, so that no group is told by colour alone. */
   let colors = [];
+  let noColor = "";
   let ink = "";
   let ground = "";
   const readColors = () => {
     const style = getComputedStyle(document.documentElement);
-    colors = Array.from({ length: 8 }, (_, at) => style.getPropertyValue(`--group-${at}`).trim());
+    colors = Array.from({ length: 10 }, (_, at) => style.getPropertyValue(`--group-${at}`).trim());
+    noColor = style.getPropertyValue("--group-none").trim();
     ink = style.getPropertyValue("--ink").trim();
     ground = style.getPropertyValue("--ground").trim();
     markers.clear();
   };
-  const colorOf = (index) => (index === NONE || index < 0 ? colors[7] : colors[index % 8]);
+  const colorOf = (index) => (index === NONE || index < 0 ? noColor : colors[index % 10]);
   const trace = (pen, index, x, y, r) => {
-    const kind = index === NONE || index < 0 ? 0 : (index + Math.floor(index / 8)) % 4;
+    const kind = index === NONE || index < 0 ? 0 : (index + Math.floor(index / 10)) % 4;
     pen.beginPath();
     if (kind === 0) pen.arc(x, y, r, 0, 7);
     else if (kind === 1) pen.rect(x - r * 0.88, y - r * 0.88, r * 1.76, r * 1.76);
@@ -298,7 +313,9 @@
     const place = at % perSheet;
     pen.imageSmoothingEnabled = true;
     pen.imageSmoothingQuality = "high";
-    pen.drawImage(source.image, (place % columns) * from, Math.floor(place / columns) * from, from, from, x, y, side, side);
+    // The outermost pixels are left out: decoding blends them with the next thumbnail.
+    const [left, top, inner] = [(place % columns) * from + 1, Math.floor(place / columns) * from + 1, from - 2];
+    pen.drawImage(source.image, left, top, inner, inner, x, y, side, side);
     return true;
   };
   let waiting = [];
