@@ -4,7 +4,7 @@
 //! cargo run -p twoview-report --example sample_report -- OUT_FOLDER [METRICS_JSONL] [PICTURES]
 //! ```
 #![expect(clippy::print_stdout, clippy::cast_possible_truncation, reason = "an example with made values")]
-#![expect(clippy::approx_constant, clippy::unwrap_used, reason = "an example with made values")]
+#![expect(clippy::approx_constant, reason = "an example with made values")]
 
 #[path = "../tests/browser/sample.rs"]
 mod sample;

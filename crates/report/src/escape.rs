@@ -14,12 +14,16 @@ pub(crate) fn escape(text: &str) -> String {
             '\'' => out.push_str("&#39;"),
             '\t' | '\n' | '\r' => out.push(sign),
             '\0'..='\u{1f}' | '\u{7f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            // These turn the direction of the words that follow, even outside the name they came with.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push('\u{fffd}'),
+            _ if turns(sign) => out.push('\u{fffd}'),
             _ => out.push(sign),
         }
     }
     out
+}
+
+/// Whether a sign turns the direction of the words that follow, even outside the name it came with.
+fn turns(sign: char) -> bool {
+    matches!(sign, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// JSON for the inside of a `script` element: nothing in it can end the element or open a comment.
@@ -34,6 +38,7 @@ pub(crate) fn script_json(value: &serde_json::Value) -> String {
             '&' => out.push_str("\\u0026"),
             '\u{2028}' => out.push_str("\\u2028"),
             '\u{2029}' => out.push_str("\\u2029"),
+            _ if turns(sign) => out.push('\u{fffd}'),
             _ => out.push(sign),
         }
     }

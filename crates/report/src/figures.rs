@@ -37,12 +37,12 @@ pub fn figures(report: &Report) -> Vec<Figure> {
     let mut figures = Vec::new();
     let mut add = |name: String, title: &str, height: f64, shapes: &str, words: &str| {
         let mut svg = String::new();
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plot\" width=\"{WIDTH}\" height=\"{}\" \
              viewBox=\"0 -{TITLE} {WIDTH} {}\" role=\"img\"><title>{}</title><style>{}</style>\
              <rect y=\"-{TITLE}\" width=\"{WIDTH}\" height=\"{}\" fill=\"#fff\"/>\
-             <text class=\"t\" x=\"12\" y=\"-10\">{}</text>{shapes}</svg>\n",
+             <text class=\"t\" x=\"12\" y=\"-10\">{}</text>{shapes}</svg>",
             height + TITLE,
             height + TITLE,
             escape(words),

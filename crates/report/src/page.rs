@@ -58,7 +58,8 @@ const PICTURE_PX: u32 = 160;
 pub fn html(report: &Report) -> Result<String, ReportError> {
     let classes = report.classes.as_slice();
     let mut plots = Vec::new();
-    let map = report.map.present().map(|map| map_data(map, classes)).transpose()?;
+    let map = report.map.present().filter(|map| !map.pictures.is_empty() && !map.projections.is_empty());
+    let map = map.map(|map| map_data(map, classes)).transpose()?;
     let config = report.config.as_ref().map_or(Section::Absent, |config| Section::Present(config.clone()));
     let parts = [
         part("curves", "Curves", "Curves", &report.steps, |rows| Ok(curves_part(report, rows, &mut plots)))?,
@@ -67,7 +68,9 @@ pub fn html(report: &Report) -> Result<String, ReportError> {
             confusion_table::check(confusion, classes)?;
             Ok(classes_part(confusion, classes))
         })?,
-        part("map", "Map", "Map of the embeddings", &report.map, |map| Ok(map_part(map.pictures.len())))?,
+        part("map", "Map", "Map of the embeddings", &report.map, |of| {
+            Ok(if map.is_some() { map_part(of.pictures.len()) } else { String::new() })
+        })?,
         part("neighbours", "Neighbours", "Nearest neighbours", &report.neighbours, |rows| gallery_part(rows, classes))?,
         part("pairs", "Pairs", "Pairs worth a look", &report.pairs, |lists| pairs_part(lists, classes))?,
         part("views", "Views", "What the augmentations do", &report.augmentations, views_part)?,
@@ -128,7 +131,7 @@ struct Part {
     body: String,
 }
 
-/// A section: the part itself, or the sentence in its place.
+/// A section: the part itself, or the sentence in its place; none if its body is empty.
 fn part<T>(
     id: &'static str,
     link: &'static str,
@@ -141,7 +144,7 @@ fn part<T>(
         Section::Hint(hint) => format!("<p class=\"hint\">{}</p>", with_code(hint)),
         Section::Present(value) => body(value)?,
     };
-    Ok(Some(Part { id, link, heading, body }))
+    Ok((!body.is_empty()).then_some(Part { id, link, heading, body }))
 }
 
 /// Warnings, the numbers that matter most, and what the run was made of.
@@ -258,13 +261,17 @@ fn duration(seconds: f64) -> String {
 }
 
 fn curves_part(report: &Report, rows: &[StepRow], data: &mut Vec<Value>) -> String {
+    let plots = curves(rows, &report.knn_references);
+    if plots.is_empty() {
+        return String::new();
+    }
     let steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
     let epochs: Vec<f32> = rows.iter().map(|row| row.epoch.unwrap_or(f32::NAN)).collect();
     let mut out = String::from(
         "<p class=\"note\">What was measured at each step. Point at a curve for its values, or select it and use the \
          arrow keys.</p><div class=\"figures\">",
     );
-    for plot in curves(rows, &report.knn_references) {
+    for plot in plots {
         let drawing = plot.draw(Steps { steps: &steps, epochs: &epochs });
         data.push(drawing.hover);
         let svg = format!(
@@ -290,6 +297,9 @@ fn figure(out: &mut String, id: &str, title: &str, svg: &str, caption: &str) {
 }
 
 fn scores_part(ladders: &[ScoreLadder]) -> String {
+    if ladders.is_empty() {
+        return String::new();
+    }
     let mut out = String::from(
         "<p class=\"note\">Training has shown something only by its distance to the rungs below: raw pixels reach more \
          than chance, and an untrained network often more than either. Where whiskers overlap, the difference may be \
@@ -309,6 +319,9 @@ fn scores_part(ladders: &[ScoreLadder]) -> String {
 }
 
 fn classes_part(confusion: &Confusion, classes: &[String]) -> String {
+    if classes.is_empty() {
+        return String::new();
+    }
     let of = if confusion.of.is_empty() { String::new() } else { format!(" Predicted by {}.", escape(&confusion.of)) };
     format!(
         "<p class=\"note\">Which classes are found and which are taken for which: a dark square off the framed diagonal \
@@ -369,6 +382,9 @@ fn picture(
 }
 
 fn gallery_part(rows: &[GalleryRow], classes: &[String]) -> Result<String, ReportError> {
+    if rows.is_empty() {
+        return Ok(String::new());
+    }
     let mut out = String::from(
         "<p class=\"note\">Each row: a picture and those whose embeddings are nearest to its own, with their cosines. \
          ✓ and a full frame: of the same class; ✗ and a dashed frame: of another.</p><ul class=\"gallery\">",
@@ -393,7 +409,7 @@ fn gallery_part(rows: &[GalleryRow], classes: &[String]) -> Result<String, Repor
 
 fn pairs_part(lists: &[PairList], classes: &[String]) -> Result<String, ReportError> {
     let mut out = String::new();
-    for list in lists {
+    for list in lists.iter().filter(|list| !list.pairs.is_empty()) {
         let _ = write!(
             out,
             "<div class=\"group\"><h3>{}</h3><p class=\"note\">{}</p><ul class=\"pairs\">",
@@ -427,7 +443,7 @@ fn views_part(sheet: &Image) -> Result<String, ReportError> {
     ))
 }
 
-fn config_part(config: &String) -> String {
+fn config_part(config: &str) -> String {
     format!(
         "<p class=\"note\">Every setting of the run, written out: it can be run again from this text.</p>\
          <details class=\"panel\"><summary>Show the configuration</summary><div class=\"config\"><pre tabindex=\"0\">\

@@ -57,7 +57,9 @@ fn words_from_outside_stay_words() {
     assert!(!page.contains("<img onerror") && !page.contains("onerror=\""), "a name became markup");
     // Two scripts, the data and the program, and no comment.
     assert_eq!((page.matches("<script").count(), page.matches("</script>").count()), (2, 2));
-    assert!(!page.contains("<!--") && !page.contains(['\u{2028}', '\u{202e}', '\0']));
+    assert!(!page.contains("<!--") && !page.contains(['\u{202e}', '\0']));
+    let data = page.split("id=\"data\">").nth(1).and_then(|rest| rest.split("</script>").next()).expect("the data");
+    assert!(!data.contains(['<', '>', '&', '\u{2028}']));
     assert!(page.contains("&lt;/script&gt;&lt;img onerror=&quot;alert(1)&quot;"), "the name is shown");
     for figure in figures(&hostile()) {
         assert!(!figure.svg.contains("<img") && !figure.svg.contains("</script>"), "{}", figure.svg);
@@ -105,6 +107,16 @@ fn a_run_of_a_million_steps_makes_a_small_page_that_keeps_its_peak() {
 fn what_is_absent_is_not_spoken_of_and_what_is_hinted_is() {
     let page = html(&Report::default()).expect("an empty page");
     assert!(!page.contains("<section") && !page.contains("class=\"tiles\""));
+    let nothing = Report {
+        steps: Section::Present(vec![]),
+        scores: Section::Present(vec![]),
+        map: Section::Present(EmbeddingMap::default()),
+        neighbours: Section::Present(vec![]),
+        pairs: Section::Present(vec![]),
+        ..Report::default()
+    };
+    let page = html(&nothing).expect("a page");
+    assert!(!page.contains("<section") && page.contains("\"map\":null"), "what is empty is as good as absent");
     let hint = "`twoview eval knn runs/a` adds the scores.".to_owned();
     let page = html(&Report { scores: Section::Hint(hint), ..Report::default() }).expect("a page");
     assert!(page.contains("<code>twoview eval knn runs/a</code> adds the scores."));
