@@ -219,7 +219,7 @@ impl Plot {
     fn axes(&self, frame: &Frame, out: &mut String) {
         let (values, step) = match frame.logarithmic {
             true => (log_ticks(frame.y[0], frame.y[1]), 0.0),
-            false => ticks(frame.y[0], frame.y[1], 5),
+            false => ticks(frame.y[0], frame.y[1], 6),
         };
         for value in values {
             let y = frame.y(value);

@@ -124,7 +124,7 @@ fn what_is_absent_is_not_spoken_of_and_what_is_hinted_is() {
 
 #[test]
 fn an_event_file_is_what_tensorboard_writes() {
-    // From `tensorboard.summary.writer.record_writer` and `tensorboard.compat.proto.event_pb2`, TensorBoard 2.20;
+    // From `tensorboard.summary.writer.record_writer` and `tensorboard.compat.proto.event_pb2`, TensorBoard 2.21;
     // tests/event_file/make.py.
     let golden = include_bytes!("event_file/golden.tfevents");
     let mut bytes = Vec::new();

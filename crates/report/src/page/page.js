@@ -23,6 +23,7 @@
     tip.style.top = `${Math.max(8, Math.min(y - height / 2, innerHeight - height - 8))}px`;
   };
   const hideTip = () => { tip.style.display = "none"; };
+  addEventListener("scroll", hideTip, { passive: true });
 
   const words = (value, unit) => {
     if (value === null || value === undefined) return "–";
@@ -536,12 +537,12 @@
   };
   const zoomMiddle = (factor) => zoomAt(factor, size.width / 2, size.height / 2);
   const reset = () => { view = { zoom: 1, x: 0, y: 0 }; clampView(); later(); };
-  const pick = (x, y) => {
+  const pick = (x, y, reach = 14) => {
     if (pictures) {
       const tile = tiles.find((tile) => x >= tile.x && x < tile.x + tile.side && y >= tile.y && y < tile.y + tile.side);
       return tile ? tile.at : -1;
     }
-    let [best, bestOff] = [-1, 14 * 14];
+    let [best, bestOff] = [-1, reach * reach];
     for (let at = 0; at < count; at++) {
       if (!isShown(at)) continue;
       const off = (onScreenX(at) - x) ** 2 + (onScreenY(at) - y) ** 2;
@@ -616,7 +617,7 @@
     else if (event.key === "-") zoomMiddle(1 / 1.4);
     else if (event.key === "0") reset();
     else if (event.key === "Escape") setPin(-1);
-    else if (event.key === "Enter" || event.key === " ") setPin(pick(size.width / 2, size.height / 2));
+    else if (event.key === "Enter" || event.key === " ") setPin(pick(size.width / 2, size.height / 2, 200));
     else return;
     withKeys = true;
     event.preventDefault();

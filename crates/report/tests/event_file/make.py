@@ -1,4 +1,4 @@
-"""Writes golden.tfevents with TensorBoard's own writer. Run with tensorboard 2.20 or later."""
+"""Writes golden.tfevents with TensorBoard's own writer. Made with TensorBoard 2.21."""
 
 import pathlib
 
