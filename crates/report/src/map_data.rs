@@ -8,7 +8,7 @@ use crate::atlas::Atlas;
 use crate::report::{EmbeddingMap, ReportError};
 
 /// What the thumbnails of a page may take as JPEG, in bytes; base64 adds a third.
-const THUMBNAIL_BYTES: usize = 9_500_000;
+const THUMBNAIL_BYTES: usize = 8_000_000;
 /// Stands for "none" among 16-bit numbers, so so many classes and clusters can be told apart.
 const NONE: u16 = u16::MAX;
 /// Neighbours kept for each picture.
