@@ -7,7 +7,9 @@ use embedded_graphics::mono_font::ascii::FONT_6X10;
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, RgbColor, Size};
 use embedded_graphics::text::{Baseline, Text};
-use twoview_pixels::{CropBox, Filter, Image, ImageError, Planes, Workspace, resized_crop};
+use twoview_pixels::{Image, ImageError, Workspace};
+
+use crate::shrink::shrunk;
 
 /// A picture of a sheet and what is written below it.
 #[derive(Clone, Debug)]
@@ -99,18 +101,7 @@ fn fitted(picture: &Image, side_px: u32, workspace: &mut Workspace) -> Image {
     if long <= side_px {
         return enlarged(picture, side_px / long);
     }
-    let scaled = |side: u32| {
-        let scaled = u64::from(side) * u64::from(side_px) / u64::from(long);
-        u32::try_from(scaled).unwrap_or(side_px).max(1)
-    };
-    let whole = CropBox { top: 0, left: 0, height, width };
-    let mut out = Planes::default();
-    let (width, height) = (scaled(width), scaled(height));
-    match resized_crop(picture, whole, width, height, Filter::Bilinear, false, workspace, &mut out) {
-        Ok(()) => out.to_image(),
-        // Only a picture of millions of pixels in one direction: a dot in its place.
-        Err(_) => Image::default(),
-    }
+    shrunk(picture, side_px, workspace)
 }
 
 fn enlarged(picture: &Image, zoom: u32) -> Image {
