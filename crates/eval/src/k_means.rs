@@ -177,7 +177,7 @@ fn first_centres(rows: &[f32], dim: usize, k: usize, seed: u64) -> Vec<f32> {
     let n = rows.len() / dim;
     let uniform = |draw: u64| (hash(seed, draw) >> 11) as f64 / (1_u64 << 53) as f64;
     let row = |i: usize| &rows[i * dim..(i + 1) * dim];
-    let first = ((uniform(0) * n as f64) as usize).min(n - 1);
+    let first = usize::try_from(hash(seed, 0) % n as u64).unwrap_or(0);
     let mut centres = row(first).to_vec();
     let mut is_drawn = vec![false; n];
     is_drawn[first] = true;

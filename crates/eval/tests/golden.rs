@@ -1,9 +1,9 @@
-//! kNN and linear probe against reference results computed in f64 (`tests/golden/eval`).
+//! kNN, linear probe and principal components against reference results computed in f64 (`tests/golden/eval`).
 
 use std::path::PathBuf;
 
 use serde_json::Value;
-use twoview_eval::{FeatureBank, KnnConfig, LinearProbeConfig, Score};
+use twoview_eval::{FeatureBank, KnnConfig, LinearProbeConfig, PrincipalComponents, Score};
 
 fn golden(file: &str) -> Value {
     let root = std::env::var_os("TWOVIEW_GOLDEN").map_or_else(|| PathBuf::from("../../tests/golden"), PathBuf::from);
@@ -110,4 +110,19 @@ fn linear_probes_agree() {
             assert_close(&[cross_entropy], &[want], 1e-6, &format!("{name} cross_entropy_{side}"));
         }
     }
+}
+
+#[test]
+#[expect(clippy::cast_possible_truncation, reason = "features are multiples of 1/512, which f32 holds exactly")]
+fn principal_components_agree() {
+    let file = golden("pca.json");
+    let n = usize::try_from(integers(&serde_json::json!([file["n_components"]]))[0]).expect("a small number");
+    let mean = numbers(&file["mean"]);
+    let rows: Vec<f32> = numbers(&file["features"]).into_iter().map(|v| v as f32).collect();
+    let found = PrincipalComponents::of(&rows, mean.len(), n).expect("components");
+    assert_close(&found.mean, &mean, 1e-12, "mean");
+    assert_close(&[found.total_variance], &[number(&file["total_variance"])], 1e-10, "total variance");
+    assert_close(&found.variances, &numbers(&file["explained_variance"]), 1e-10, "variances");
+    assert_close(&found.components, &numbers(&file["components"]), 1e-8, "components");
+    assert_close(&found.project(&rows), &numbers(&file["projected"]), 1e-8, "projected");
 }
