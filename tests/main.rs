@@ -13,3 +13,5 @@ mod http_server;
 mod presets;
 #[path = "tidy.rs"]
 mod tidy;
+#[path = "using_a_run.rs"]
+mod using_a_run;

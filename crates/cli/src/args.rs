@@ -34,11 +34,29 @@ pub(crate) enum Command {
     Eval(EvalCommand),
     /// Write the features of every picture in a folder
     Embed(EmbedArgs),
+    /// Find the pictures most like a given one
+    Search(SearchArgs),
+    /// Put pictures into groups that look alike to the encoder
+    Cluster(ClusterArgs),
+    /// Label all pictures from a few labels, by the neighbours of each
+    Label(LabelArgs),
+    /// Make one page about a run that opens offline in any browser: curves, map, neighbours, pairs worth a look
+    Report(ReportArgs),
     /// Draw what the augmentations do to one's pictures, as a contact sheet
     Preview(PreviewArgs),
     /// Look at a folder of pictures, or make one
     #[command(subcommand)]
     Data(DataCommand),
+    /// Write a commented run file to begin from
+    Init(InitArgs),
+    /// Say what this program finds on this machine
+    Doctor(DoctorArgs),
+    /// Name the presets, the recipes of views and the devices
+    List(ListArgs),
+    /// Write the completions of a shell to stdout
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a folder
+    Man(ManArgs),
     /// Show what a run would do
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -89,7 +107,10 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
+const PRETRAIN_HELP: &str = "Examples:\n  twoview pretrain photos/ --out runs/mine\n  twoview pretrain photos/ --preset photos --set length.epochs=20 --set loss.temperature=0.1\n  twoview pretrain mine.toml --device wgpu";
+
 #[derive(Debug, Args)]
+#[command(after_help = PRETRAIN_HELP)]
 pub(crate) struct PretrainArgs {
     /// A folder of pictures, a set in another form (CIFAR, STL-10 or MNIST files, .tar or .parquet shards, a .pack), or a
     /// run file (.toml)
@@ -165,7 +186,10 @@ pub(crate) struct EvalArgs {
     pub(crate) json: bool,
 }
 
+const KNN_HELP: &str = "Examples:\n  twoview eval knn runs/mine\n  twoview eval knn runs/mine --train photos/train --test photos/test --k 10,20,200 --temperature 0.07,0.1\n  twoview eval knn runs/mine --labels some.csv";
+
 #[derive(Debug, Args)]
+#[command(after_help = KNN_HELP)]
 pub(crate) struct KnnArgs {
     #[command(flatten)]
     pub(crate) eval: EvalArgs,
@@ -184,7 +208,10 @@ pub(crate) struct ProbeArgs {
     pub(crate) temperature: Vec<f64>,
 }
 
+const FEW_SHOT_HELP: &str = "Examples:\n  twoview eval fewshot runs/mine --shots 1,2,5,10,20 --draws 20";
+
 #[derive(Debug, Args)]
+#[command(after_help = FEW_SHOT_HELP)]
 pub(crate) struct FewShotArgs {
     #[command(flatten)]
     pub(crate) eval: EvalArgs,
@@ -196,7 +223,10 @@ pub(crate) struct FewShotArgs {
     pub(crate) draws: u64,
 }
 
+const COMPARE_HELP: &str = "Examples:\n  twoview eval compare runs/a runs/b\n  twoview eval compare runs/a runs/b --by linear --test photos/test";
+
 #[derive(Debug, Args)]
+#[command(after_help = COMPARE_HELP)]
 pub(crate) struct CompareArgs {
     /// A run directory
     #[arg(value_name = "RUN_A")]
@@ -240,7 +270,10 @@ pub(crate) struct LinearArgs {
     pub(crate) eval: EvalArgs,
 }
 
+const EMBED_HELP: &str = "Examples:\n  twoview embed runs/mine photos/ --format parquet --out photos.parquet\n  twoview embed runs/mine photos/            # numpy.load(\"embeddings.npy\"), names in embeddings.names.csv";
+
 #[derive(Debug, Args)]
+#[command(after_help = EMBED_HELP)]
 pub(crate) struct EmbedArgs {
     /// The run directory
     pub(crate) run: PathBuf,
@@ -249,10 +282,11 @@ pub(crate) struct EmbedArgs {
     /// Which part of a set that has several
     #[arg(long, value_enum, default_value_t = SplitArg::Train)]
     pub(crate) split: SplitArg,
-    /// npy: an array [N, F] and a list of names beside it; csv: one row for each picture
-    #[arg(long, value_enum)]
+    /// npy: an array [N, F]; safetensors: a tensor `features`, both with a list of names beside them; parquet or csv: a row for
+    /// each picture
+    #[arg(long, value_enum, default_value_t = EmbedFormat::Npy)]
     pub(crate) format: EmbedFormat,
-    /// The file to write; without it, embeddings.npy or embeddings.csv in the run directory
+    /// The file to write; without it, embeddings.FORMAT in the run directory. Interrupted, the same command goes on
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
@@ -286,9 +320,217 @@ pub(crate) enum EmbedFormat {
     Npy,
     /// Comma-separated: path, label, then one column for each feature
     Csv,
+    /// The tensor file of Hugging Face, with FILE.names.csv beside it
+    Safetensors,
+    /// Columns path, label and features; needs a build with `--features parquet`
+    Parquet,
+}
+
+impl EmbedFormat {
+    /// What the file is called, unless asked otherwise.
+    pub(crate) fn file_name(self) -> &'static str {
+        match self {
+            Self::Npy => "embeddings.npy",
+            Self::Csv => "embeddings.csv",
+            Self::Safetensors => "embeddings.safetensors",
+            Self::Parquet => "embeddings.parquet",
+        }
+    }
+
+    /// Whether the names of the pictures need a file of their own.
+    pub(crate) fn has_names_beside(self) -> bool {
+        matches!(self, Self::Npy | Self::Safetensors)
+    }
+}
+
+/// Whose features are looked at.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PicturesArgs {
+    /// The pictures; without it, those the run was trained on
+    #[arg(long = "in", value_name = "DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Which part of a set that has several
+    #[arg(long, value_enum, default_value_t = SplitArg::Train)]
+    pub(crate) split: SplitArg,
+    /// Their features, as `embed --format npy` wrote them of the same pictures, instead of making them again
+    #[arg(long, value_name = "FILE.npy")]
+    pub(crate) embeddings: Option<PathBuf>,
+}
+
+const SEARCH_HELP: &str = "Examples:\n  twoview search runs/mine query.jpg --in photos/ -k 12 --sheet found.png\n  twoview search runs/mine queries/ --in photos/ --embeddings photos.npy --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = SEARCH_HELP)]
+pub(crate) struct SearchArgs {
+    /// The run directory
+    pub(crate) run: PathBuf,
+    /// A picture, or a folder of them
+    pub(crate) query: PathBuf,
+    #[command(flatten)]
+    pub(crate) pictures: PicturesArgs,
+    /// Pictures to find for each query
+    #[arg(short, default_value_t = 10)]
+    pub(crate) k: usize,
+    /// Draw what was found into this PNG file
+    #[arg(long, value_name = "FILE.png")]
+    pub(crate) sheet: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one line of JSON for each query
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const CLUSTER_HELP: &str =
+    "Examples:\n  twoview cluster runs/mine --in photos/ -k 20 --folders groups --sheet groups.png";
+
+#[derive(Debug, Args)]
+#[command(after_help = CLUSTER_HELP)]
+pub(crate) struct ClusterArgs {
+    /// The run directory
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) pictures: PicturesArgs,
+    /// Groups
+    #[arg(short, default_value_t = 10)]
+    pub(crate) k: usize,
+    /// Seed of the first centres
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Independent starts, of which the tightest grouping is kept
+    #[arg(long, default_value_t = 4)]
+    pub(crate) starts: u64,
+    /// The table to write, with the columns path, cluster and similarity; without it, clusters.csv in the run directory
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) out: Option<PathBuf>,
+    /// Make a folder for each group, with links to its pictures
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folders: Option<PathBuf>,
+    /// Draw the pictures nearest to each centre into this PNG file
+    #[arg(long, value_name = "FILE.png")]
+    pub(crate) sheet: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const LABEL_HELP: &str =
+    "Examples:\n  twoview label runs/mine --in photos/ --labels some.csv --out all.csv --min-share 0.8";
+
+#[derive(Debug, Args)]
+#[command(after_help = LABEL_HELP)]
+pub(crate) struct LabelArgs {
+    /// The run directory
+    pub(crate) run: PathBuf,
+    /// The labels that are known, as a CSV file with the columns path and label
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) labels: PathBuf,
+    /// The table to write, with the columns path, label, share of the vote, and by: given or neighbours
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) pictures: PicturesArgs,
+    /// Neighbours that vote
+    #[arg(short, default_value_t = 10)]
+    pub(crate) k: usize,
+    /// Leave a picture out whose best label has less of the vote than this
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) min_share: f64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const INIT_HELP: &str = "Examples:\n  twoview init photos/ --preset photos --out mine.toml";
+
+#[derive(Debug, Args)]
+#[command(after_help = INIT_HELP)]
+pub(crate) struct InitArgs {
+    /// The pictures it is for: a folder, or a set in another form
+    pub(crate) data: Option<PathBuf>,
+    /// The preset to begin from; `twoview list` names them
+    #[arg(long, default_value = "small", value_name = "NAME")]
+    pub(crate) preset: String,
+    /// The file to write; without it, run.toml
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETIONS_HELP)]
+pub(crate) struct CompletionsArgs {
+    /// Whose
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+const COMPLETIONS_HELP: &str = "Examples:\n  twoview completions bash > ~/.local/share/bash-completion/completions/twoview\n  \
+twoview completions zsh > ~/.zfunc/_twoview\n  twoview completions fish > ~/.config/fish/completions/twoview.fish";
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The folder to write twoview.1 and the pages of all commands into
+    pub(crate) dir: PathBuf,
+}
+
+const REPORT_HELP: &str =
+    "Examples:\n  twoview report runs/mine\n  twoview report runs/mine --pictures 10000 --figures --tensorboard";
+
+#[derive(Debug, Args)]
+#[command(after_help = REPORT_HELP)]
+pub(crate) struct ReportArgs {
+    /// The run directory; without it, the newest one in runs/
+    pub(crate) run: Option<PathBuf>,
+    /// The pictures to show; without it, those of the run
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Pictures on the map, spread over the whole set; 0 for a page of curves alone
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    pub(crate) pictures: usize,
+    /// The page to write; without it, report.html in the run directory
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write each curve as an SVG file as well, into figures/ in the run directory
+    #[arg(long)]
+    pub(crate) figures: bool,
+    /// Write the measurements for TensorBoard as well, into tb/ in the run directory
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const PREVIEW_HELP: &str = "Examples:\n  twoview preview photos/ --grid 8x6\n  twoview preview photos/ --preset imagenet --seed 3 --out views.png";
+
+#[derive(Debug, Args)]
+#[command(after_help = PREVIEW_HELP)]
 pub(crate) struct PreviewArgs {
     /// A folder of pictures, or a run file (.toml)
     #[arg(value_name = "DATA|RUNFILE")]
@@ -327,7 +569,10 @@ pub(crate) enum DataCommand {
     Fetch(DataFetchArgs),
 }
 
+const PACK_HELP: &str = "Examples:\n  twoview data pack photos/ --out photos.pack\n  twoview data pack photos/ --out small.pack --max-side 512";
+
 #[derive(Debug, Args)]
+#[command(after_help = PACK_HELP)]
 pub(crate) struct DataPackArgs {
     /// A folder of pictures, or a set in another form
     pub(crate) data: PathBuf,
@@ -375,7 +620,10 @@ pub(crate) struct DataFetchArgs {
     pub(crate) json: bool,
 }
 
+const CHECK_HELP: &str = "Examples:\n  twoview data check photos/ --out found\n  twoview data check photos/ --labels labels.csv\n  twoview data check photos/ --near 3 --duplicates duplicates.jsonl";
+
 #[derive(Debug, Args)]
+#[command(after_help = CHECK_HELP)]
 pub(crate) struct DataCheckArgs {
     /// The folders, read as one set; or one set in another form
     #[arg(required_unless_present_any = ["list", "labels"], value_name = "DATA")]

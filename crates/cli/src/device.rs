@@ -67,6 +67,12 @@ pub(crate) fn open(name: &str) -> Result<(String, Device), Failure> {
     }
 }
 
+/// Every device name, with how many such devices are there; `None` where the build was made without it.
+pub(crate) fn all() -> Vec<(&'static str, Option<usize>)> {
+    let count = |name: &str| (0..).map_while(|index| find(name, index)?.ok()).count();
+    NAMES.into_iter().map(|name| (name, is_compiled(name).then(|| count(name)))).collect()
+}
+
 /// The devices this build knows.
 pub(crate) fn compiled() -> Vec<&'static str> {
     NAMES.into_iter().filter(|name| is_compiled(name)).collect()

@@ -7,9 +7,12 @@ use std::{
 
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
-use twoview_data::escape_path;
+use twoview_data::{ImageSource, escape_path};
 use twoview_encoder::{EncoderConfig, FrozenEncoder, load_named, load_safetensors};
-use twoview_eval::{FewShot, KnnConfig, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Rungs, Score};
+use twoview_eval::{
+    FewShot, KnnConfig, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Rungs, Score, extract_features,
+};
+use twoview_pixels::Image;
 use twoview_train::{Checkpoint, RunDir};
 
 use crate::{
@@ -46,6 +49,20 @@ impl Subject {
         let trained = trained_encoder(&run_dir, &file.encoder, &device)?;
         let look = look(&file)?;
         Ok(Self { path, run_dir, file, device, trained, look })
+    }
+
+    /// The encoder as training left it.
+    pub(crate) fn encoder(&self) -> &FrozenEncoder {
+        &self.trained
+    }
+
+    /// `[N, F]` features of some pictures in memory.
+    ///
+    /// # Errors
+    /// [`Exit::Data`] where there are none, or one has impossible sides.
+    pub(crate) fn features_of(&self, images: Vec<Image>) -> Result<Vec<f32>, Failure> {
+        let source = ImageSource::new(images.into_iter().map(|image| (String::new(), image)));
+        extract_features(&source, &self.trained, self.look.size_px, self.look.normalize, &|_, _| {}).or_exit(Exit::Data)
     }
 
     /// How the run's own pictures are looked at.

@@ -9,25 +9,36 @@
 mod args;
 mod bench;
 mod bench_views;
+mod cluster;
 mod compare;
 mod config;
 mod data;
 mod demo;
 mod device;
+mod doctor;
 mod embed;
+mod embeddings;
+#[cfg(feature = "parquet")]
+mod embeddings_parquet;
 mod evaluate;
 mod failure;
 #[cfg(feature = "fetch")]
 mod fetch;
+mod init;
+mod label;
 mod labelled;
+mod list;
+mod man;
 mod npy;
 mod online;
 mod pictures;
 mod pretrain;
 mod preview;
+mod report;
 mod run_file;
 mod run_plan;
 mod scores;
+mod search;
 mod signals;
 mod terminal;
 mod unfinished;
@@ -69,6 +80,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Eval(command) => evaluate::evaluate(command),
         Command::Embed(args) => embed::embed(args),
         Command::Preview(args) => preview::preview(args),
+        Command::Search(args) => search::search(args),
+        Command::Cluster(args) => cluster::cluster(args),
+        Command::Label(args) => label::label(args),
+        Command::Report(args) => report::report(args),
         Command::Data(DataCommand::Check(args)) => data::check(args),
         Command::Data(DataCommand::Make(DataMakeCommand::Patterns(args))) => data::make_patterns(args),
         Command::Data(DataCommand::Pack(args)) => data::pack(args),
@@ -76,6 +91,11 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Data(DataCommand::Fetch(args)) => fetch::fetch(args),
         #[cfg(not(feature = "fetch"))]
         Command::Data(DataCommand::Fetch(_)) => Err(Failure::new(Exit::Usage, NO_FETCH)),
+        Command::Init(args) => init::init(args),
+        Command::Doctor(args) => doctor::doctor(args),
+        Command::List(args) => list::list(args),
+        Command::Completions(args) => man::completions(args),
+        Command::Man(args) => man::man(args),
         Command::Config(ConfigCommand::Show(args)) => config::show(args),
         Command::Bench(BenchCommand::Step(args)) => bench::bench_step(args),
         Command::Bench(BenchCommand::Loss(args)) => bench::bench_loss(args),

@@ -84,7 +84,7 @@ impl Watch for Online {
 }
 
 /// `n` of the members, or all, at equal distances.
-fn spread(members: &[usize], n: usize) -> Vec<usize> {
+pub(crate) fn spread(members: &[usize], n: usize) -> Vec<usize> {
     let n = n.min(members.len());
     (0..n).map(|k| members[k * members.len() / n]).collect()
 }

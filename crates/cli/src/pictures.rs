@@ -14,7 +14,7 @@ use twoview_data::{
     PictureFiles, ScanReport, Source, SourceKind, Split, StlPart, StlSource, TarSource, check_source, escape_path,
     read_duplicates,
 };
-use twoview_pixels::DecodeOptions;
+use twoview_pixels::{CropBox, DecodeOptions, Filter, Image, Planes, Workspace, resized_crop};
 
 use crate::{
     failure::{Exit, Failure, OrExit},
@@ -342,6 +342,27 @@ impl Pictures {
         self.manifest.fingerprint += &format!("+{}", known.fingerprint());
         Ok(Self { source: Arc::new(known), ..self })
     }
+}
+
+/// A picture at `side` pixels on its longer side, or as it is where it is smaller.
+///
+/// # Errors
+/// [`Exit::Data`] where its sides are extreme.
+pub(crate) fn shrunk(image: &Image, side: u32) -> Result<Image, Failure> {
+    let (width, height) = (image.width(), image.height());
+    let longest = width.max(height);
+    if longest <= side {
+        return Ok(image.clone());
+    }
+    let scaled = |length: u32| {
+        let scaled = u64::from(length) * u64::from(side) / u64::from(longest);
+        u32::try_from(scaled).unwrap_or(side).max(1)
+    };
+    let whole = CropBox { top: 0, left: 0, height, width };
+    let (mut planes, workspace) = (Planes::default(), &mut Workspace::default());
+    resized_crop(image, whole, scaled(width), scaled(height), Filter::Bilinear, false, workspace, &mut planes)
+        .or_exit(Exit::Data)?;
+    Ok(planes.to_image())
 }
 
 /// How the files of a set are decoded.

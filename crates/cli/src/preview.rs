@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use serde_json::json;
 use twoview_augment::{Augment, MultiCrop, MultiCropConfig, Recipe, ViewKey, ViewPlan};
 use twoview_data::{EpochOrder, ReadBuffers, Source};
-use twoview_pixels::encode_png;
+use twoview_pixels::{Image, encode_png};
 use twoview_report::{Cell, contact_sheet};
 
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
 };
 
 /// The name of a preset that is no list but two.
+/// Side of a picture on a sheet that is one figure among others, in pixels.
+const SHEET_PX: u32 = 160;
+
 const MULTI_CROP: &str = "multi_crop";
 
 /// How views are made: as pairs, or as a pair and small ones.
@@ -102,6 +105,16 @@ pub(crate) fn preview(args: &PreviewArgs) -> Result<(), Failure> {
         }));
     }
     result(&format!("{}: {pictures} pictures and {columns} views of each, seed {seed}", out.display()))
+}
+
+/// A sheet of four pictures with four of the views that a run makes of each.
+///
+/// # Errors
+/// As [`preview`].
+pub(crate) fn sheet_of(source: &dyn Source, file: &RunFile) -> Result<Image, Failure> {
+    let views = Views::Pairs(file.augment.clone().init().or_exit(Exit::Usage)?);
+    let (rows, _) = rows(source, &views, file.seed, (4, 4))?;
+    contact_sheet(&rows, views.size_px().min(SHEET_PX)).or_exit(Exit::Data)
 }
 
 /// The first pictures of the first epoch, each with its first views, and the plans of those.

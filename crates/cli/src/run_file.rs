@@ -339,6 +339,14 @@ impl RunFile {
         Self::parse(&file, &text, sets)
     }
 
+    /// The configuration in a text that is called `file` in messages.
+    ///
+    /// # Errors
+    /// [`RunFileError`].
+    pub(crate) fn from_text(file: &str, text: &str) -> Result<Self, RunFileError> {
+        Self::parse(file, text, &[])
+    }
+
     fn parse(file: &str, text: &str, sets: &[String]) -> Result<Self, RunFileError> {
         // The text is checked before the changes, so that its errors carry its lines.
         let unchanged: Self = parse_toml(file, text)?;

@@ -1,0 +1,70 @@
+//! `init`: a commented run file to begin from.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::{
+    args::InitArgs,
+    failure::{Exit, Failure, OrExit, at},
+    pictures,
+    run_file::{PRESETS, RunFile, SourceConfig, preset_names},
+    terminal::{program, quoted, result, result_json},
+    unfinished::Unfinished,
+};
+
+/// `twoview init`.
+///
+/// # Errors
+/// [`Exit::Usage`] where the file exists or there is no such preset, [`Exit::Data`] where the pictures are not there.
+pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
+    let preset = PRESETS.iter().find(|preset| preset.name == args.preset).ok_or_else(|| {
+        let message = format!("--preset {}: there is no such preset; expected one of {}", args.preset, preset_names());
+        Failure::new(Exit::Usage, message)
+    })?;
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("run.toml"));
+    if out.exists() && !args.force {
+        let message =
+            format!("{} exists already; name another file with --out, or replace it with --force", out.display());
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let mut text = preset.text.to_owned();
+    if let Some(data) = &args.data {
+        let file = RunFile::from_preset(preset.name, &[]).or_exit(Exit::Bug)?;
+        if matches!(file.data.source, SourceConfig::Patterns { .. }) {
+            let message = format!("--preset {} makes its own pictures; choose small or photos for yours", preset.name);
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        let found = pictures::source_at(data, &file.data.source)?;
+        // One line of the text says where the pictures are; everything else, comments too, stays as it is.
+        let source = toml::Value::try_from(&found).or_exit(Exit::Usage)?;
+        let line = text.lines().find(|line| line.starts_with("source = ")).map(str::to_owned);
+        let line = line.ok_or_else(|| Failure::new(Exit::Bug, "the preset has no line for its source"))?;
+        text = text.replacen(&line, &format!("source = {}", inline(&source)), 1);
+    }
+    // What is written can be read.
+    RunFile::from_text(&out.display().to_string(), &text).or_exit(Exit::Bug)?;
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
+    }
+    Unfinished::create(&out)?.finish(|file| std::io::Write::write_all(file, text.as_bytes()))?;
+    if args.json {
+        return result_json(&json!({ "file": out.display().to_string(), "preset": preset.name }));
+    }
+    result(&format!("wrote    {} (preset {})", out.display(), preset.name))?;
+    let folder =
+        if args.data.is_some() { "" } else { ", after writing data.source.root = \"path/to/pictures\" into it" };
+    result(&format!("next     {} pretrain {}{folder}", program(), quoted(&out)))
+}
+
+/// A table on one line.
+fn inline(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Table(table) => {
+            let fields: Vec<String> = table.iter().map(|(key, value)| format!("{key} = {}", inline(value))).collect();
+            format!("{{ {} }}", fields.join(", "))
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,189 @@
+//! What can be done with a trained encoder, from its users' side: look, search, group, label, compare.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cli::{fails, json, pretrain_args, succeeds, with_pictures};
+
+/// A folder with pictures and a run on them, made once for all tests of this file, which only add files of their own.
+fn trained() -> &'static Path {
+    static TRAINED: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = TRAINED.get_or_init(|| {
+        let dir = with_pictures(12, 6);
+        let more = ["--set", "length.epochs=2", "--set", "every.knn.steps=3", "--json"];
+        json(dir.path(), &pretrain_args("pictures/train", "run", &more));
+        let path = dir.path().to_owned();
+        (dir, path)
+    });
+    path
+}
+
+fn stdout(dir: &Path, args: &[&str]) -> String {
+    String::from_utf8(succeeds(dir, args).stdout).expect("UTF-8")
+}
+
+#[test]
+fn the_encoder_is_looked_at_while_it_trains() {
+    let text = fs::read_to_string(trained().join("run/metrics.jsonl")).expect("metrics");
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let looked: Vec<u64> =
+        rows.iter().filter(|row| row["knn"]["top1"].is_f64()).filter_map(|row| row["step"].as_u64()).collect();
+    assert_eq!(looked, [3, 6], "every third step and after the last one");
+    assert!(
+        rows.iter().all(|row| row["knn"].is_null() || row["knn"]["n"] == 20),
+        "a fifth of the pictures is asked about"
+    );
+}
+
+#[test]
+fn a_run_becomes_a_page_figures_and_events() {
+    let dir = trained();
+    json(dir, &["eval", "knn", "run", "--k", "3", "--json"]);
+    let args = ["report", "run", "--pictures", "60", "--out", "page.html", "--figures", "--tensorboard", "--json"];
+    let made = json(dir, &args);
+    let page = fs::read_to_string(dir.join("page.html")).expect("a page");
+    assert_eq!(made["bytes"], page.len());
+    for word in ["<!doctype html>", "kNN", "t-SNE", "PCA", "rings/", "Look the same", "length"] {
+        assert!(page.contains(word), "{word} is not on the page");
+    }
+    for beyond in ["http://", "https://"] {
+        let links: Vec<&str> = page.match_indices(beyond).map(|(at, _)| &page[at..page.len().min(at + 40)]).collect();
+        assert!(links.iter().all(|link| link.contains("www.w3.org/")), "the page reaches out: {links:?}");
+    }
+    assert!(dir.join("run/figures").read_dir().expect("figures").count() >= 5);
+    let events = fs::read_dir(dir.join("run/tb")).expect("events").next().expect("one file").expect("readable");
+    assert!(events.metadata().expect("readable").len() > 500);
+}
+
+#[test]
+fn features_come_in_every_form() {
+    let dir = trained();
+    let embed = |format: &str, out: &str| {
+        json(dir, &["embed", "run", "pictures/test", "--format", format, "--out", out, "--json"])
+    };
+    assert_eq!(embed("npy", "a.npy")["pictures"], 60);
+    let whole = fs::read(dir.join("a.npy")).expect("features");
+    let values = &whole[whole.len() - 60 * 32 * 4..];
+    assert_eq!(embed("safetensors", "a.safetensors")["dim"], 32);
+    assert!(fs::read(dir.join("a.safetensors")).expect("features").ends_with(values));
+    embed("csv", "a.csv");
+    let table = fs::read_to_string(dir.join("a.csv")).expect("features");
+    let first: Vec<&str> = table.lines().nth(1).expect("a row").split(',').collect();
+    assert_eq!((first.len(), first[0], first[1]), (34, "bricks/0000.png", "bricks"));
+    assert_eq!(first[2].parse::<f32>().expect("a number").to_le_bytes(), values[..4]);
+
+    // Rows of other pictures, as an interrupted command leaves them, are not mistaken for these.
+    let (rows, identity) = (dir.join("b.npy.rows"), dir.join("b.npy.rows.json"));
+    fs::write(&rows, [7; 3 * 32 * 4]).expect("written");
+    fs::write(&identity, "{}").expect("written");
+    embed("npy", "b.npy");
+    assert_eq!(fs::read(dir.join("b.npy")).expect("features"), whole);
+    assert!(!rows.exists() && !identity.exists(), "nothing is left behind");
+    fails(dir, &["embed", "run", "pictures/test", "--format", "npy", "--out", "nowhere/b.npy"], 4, &["nowhere"]);
+}
+
+#[test]
+fn similar_pictures_are_found_grouped_and_labelled() {
+    let dir = trained();
+    json(dir, &["embed", "run", "pictures/train", "--out", "train.npy", "--json"]);
+    let search = |more: &[&str]| {
+        let args = ["search", "run", "pictures/train/rings/0003.png", "--in", "pictures/train", "-k", "4", "--json"];
+        json(dir, &[args.as_slice(), more].concat())
+    };
+    let found = search(&["--sheet", "found.png"]);
+    let names: Vec<&str> =
+        found["found"].as_array().expect("a list").iter().filter_map(|near| near["name"].as_str()).collect();
+    assert_eq!(names.len(), 4);
+    assert!(!names.contains(&"rings/0003.png"), "a picture is not its own neighbour: {names:?}");
+    let cosines: Vec<f64> =
+        found["found"].as_array().expect("a list").iter().filter_map(|near| near["cosine"].as_f64()).collect();
+    assert!(cosines.is_sorted_by(|a, b| a >= b) && cosines[0] <= 1.0 + 1e-9, "{cosines:?}");
+    assert!(dir.join("found.png").is_file());
+    assert_eq!(search(&["--embeddings", "train.npy"]), found, "kept features find the same");
+    fails(
+        dir,
+        &["search", "run", "pictures/test/rings", "--in", "pictures/test", "--embeddings", "train.npy"],
+        3,
+        &["train.npy", "embed"],
+    );
+
+    let clusters = json(
+        dir,
+        &["cluster", "run", "-k", "5", "--out", "c.csv", "--folders", "groups", "--sheet", "c.png", "--json"],
+    );
+    let sizes: Vec<u64> = clusters["clusters"].as_array().expect("sizes").iter().filter_map(Value::as_u64).collect();
+    assert_eq!((sizes.len(), sizes.iter().sum::<u64>()), (5, 120));
+    assert_eq!(fs::read_to_string(dir.join("c.csv")).expect("a table").lines().count(), 121);
+    assert_eq!(fs::read_dir(dir.join("groups/cluster-0")).expect("a folder").count() as u64, sizes[0]);
+    fails(dir, &["cluster", "run", "--folders", "groups"], 2, &["groups", "something in it"]);
+    fails(dir, &["cluster", "run", "-k", "121"], 2, &["120", "121"]);
+
+    fs::write(dir.join("few.csv"), "path,label\nrings/0000.png,round\nchecks/0000.png,square\ndots/0001.png,round\n")
+        .expect("written");
+    let args = ["label", "run", "--labels", "few.csv", "--out", "all.csv", "-k", "1", "--min-share", "0", "--json"];
+    let labelled = json(dir, &args);
+    assert_eq!((&labelled["given"], &labelled["labelled"], &labelled["unsure"]), (&3.into(), &117.into(), &0.into()));
+    let table = fs::read_to_string(dir.join("all.csv")).expect("a table");
+    assert!(table.contains("rings/0000.png,round,1.0000,given"), "{table}");
+    assert!(table.lines().skip(1).all(|row| row.contains(",round,") || row.contains(",square,")));
+    // What was made is a table of labels.
+    assert_eq!(json(dir, &["eval", "knn", "run", "--labels", "all.csv", "--k", "1", "--json"])["n"], 24);
+}
+
+#[test]
+fn evaluations_say_what_they_chose() {
+    let dir = trained();
+    let knn = json(
+        dir,
+        &["eval", "knn", "run", "--test", "pictures/test", "--k", "1,5", "--temperature", "0.05,0.5", "--json"],
+    );
+    assert_eq!(knn["tried"].as_array().map(Vec::len), Some(4), "{knn}");
+    assert!(knn["protocol"].as_str().is_some_and(|text| text.contains("best of 4")), "{knn}");
+    let classes = knn["classes"].as_array().expect("a table");
+    assert_eq!(classes.len(), 10);
+    let hits: f64 = classes.iter().map(|class| class["recall"].as_f64().unwrap_or(f64::NAN) * 6.0).sum();
+    assert!((hits / 60.0 - knn["top1"].as_f64().expect("a share")).abs() < 1e-9, "classes add up to the whole");
+    let kept: Value =
+        serde_json::from_str(&fs::read_to_string(dir.join("run/scores.json")).expect("kept")).expect("JSON");
+    assert!(kept["knn"]["protocol"].is_string());
+
+    let few = json(dir, &["eval", "fewshot", "run", "--shots", "1,3", "--draws", "3", "--json"]);
+    assert_eq!(few["trained"][1]["shots"], 3);
+    assert_eq!(few["untrained"][0]["draws"].as_array().map(Vec::len), Some(3));
+    fails(dir, &["eval", "fewshot", "run", "--shots", "50"], 3, &["labelled pictures", "50"]);
+
+    let same = json(dir, &["eval", "compare", "run", "run", "--json"]);
+    assert_eq!((same["difference"].as_f64(), same["p_value"].as_f64()), (Some(0.0), Some(1.0)));
+    // A table with gaps: who has no label takes no part.
+    let rows: String = (0..8).map(|i| format!("rings/000{i}.png,a\ndots/000{i}.png,b\n")).collect();
+    fs::write(dir.join("gaps.csv"), format!("path,label\n{rows}")).expect("written");
+    assert_eq!(json(dir, &["eval", "knn", "run", "--labels", "gaps.csv", "--k", "3", "--json"])["n"], 4);
+}
+
+#[test]
+fn beginners_get_a_run_file_and_an_account_of_the_machine() {
+    let dir = with_pictures(4, 1);
+    succeeds(dir.path(), &["init", "pictures/train", "--out", "mine.toml"]);
+    let text = fs::read_to_string(dir.path().join("mine.toml")).expect("a run file");
+    assert!(text.starts_with('#') && text.contains("pictures/train"), "{text}");
+    let shown = json(dir.path(), &["config", "show", "mine.toml", "--json"]);
+    assert!(shown["data"]["source"]["root"].as_str().is_some_and(|root| root.ends_with("pictures/train")), "{shown}");
+    fails(dir.path(), &["init", "--out", "mine.toml"], 2, &["mine.toml", "--force"]);
+    fails(dir.path(), &["init", "--preset", "smal"], 2, &["small"]);
+
+    let doctor = json(dir.path(), &["doctor", "--json"]);
+    let flex = doctor["devices"].as_array().expect("devices").iter().find(|device| device["device"] == "flex").cloned();
+    assert_eq!(flex.map(|device| (device["compiled"].clone(), device["found"].clone())), Some((true.into(), 1.into())));
+    assert!(stdout(dir.path(), &["doctor"]).contains("--features"));
+    assert!(stdout(dir.path(), &["list"]).contains("cifar10/resnet18_w16"));
+    assert!(stdout(dir.path(), &["completions", "bash"]).contains("pretrain"));
+    succeeds(dir.path(), &["man", "pages"]);
+    assert!(fs::read_to_string(dir.path().join("pages/twoview.1")).expect("a page").contains("twoview"));
+    assert!(dir.path().join("pages/twoview-eval-knn.1").is_file());
+}
