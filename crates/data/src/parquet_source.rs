@@ -38,6 +38,10 @@ const SAMPLED_BYTES: u64 = 4096;
 /// numbers in `label`, `labels`, `fine_label`, `class` or `target`, when every row has one that is not negative. Their names
 /// come from the description that Hugging Face's library leaves in the file; without it they are called by their numbers.
 ///
+/// # Groups
+/// Every picture is a [group](Source::group) of its own: copies could only be found by unpacking every row group.
+/// [`KnownDuplicates`](crate::KnownDuplicates) adds what [`check_source`](crate::check_source) found.
+///
 /// # Bad pictures
 /// Nothing is decoded at opening. A picture without bytes (a file that only names paths elsewhere) or one that cannot be
 /// decoded is an error when it is read, with the path `file.parquet/row`.
