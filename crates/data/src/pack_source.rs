@@ -18,9 +18,9 @@ use crate::{Fingerprint, PackForm, Problem, ReadBuffers, SampleError, Source, es
 
 /// Pictures in one file that [`write_pack`](crate::write_pack) wrote.
 ///
-/// Pictures, labels, names and [groups](Source::group) are those of the set that was packed, as long as
-/// [`PackForm::Original`] was asked for. Of the other forms the pixels are what was made of them, the right way up if it
-/// was packed so: then the pack must be opened with the same [`DecodeOptions::exif_rotate`].
+/// Names, labels and [groups](Source::group) are those of the set that was packed, and with [`PackForm::Original`] the
+/// pictures are. With the other forms they are what was made of them, which cannot be turned any more: such a pack must be
+/// opened with the [`DecodeOptions::exif_rotate`] that it was packed with.
 ///
 /// Every picture is one read at its place, and its checksum is compared every time: damage is an error of that picture
 /// and never another picture. The file is read with `pread` and not mapped, so that shortening it is an error as well and

@@ -92,9 +92,9 @@ pub enum WritePackError {
 
 /// Writes all pictures of `source` into the file `out`, in their order, with names, labels and groups.
 ///
-/// Each picture is decoded once, with `decode` where the source has files; one that cannot be is left out and reported, as long as no larger part than
-/// `max_bad_fraction` is bad. A group of which only one is left is none. `source_fingerprint` is kept as [`PackMeta::source`]. `progress` is told how many pictures are
-/// done and how many there are.
+/// Each picture is decoded once, with `decode` where the source has files; one that cannot be is left out and reported, as
+/// long as no larger part than `max_bad_fraction` is bad. A group of which only one is left is none. `source_fingerprint`
+/// is kept as [`PackMeta::source`]. `progress` is told how many pictures are done and how many there are.
 ///
 /// The file is written beside `out` under a temporary name, synced and renamed: either all of it is there or nothing.
 ///
