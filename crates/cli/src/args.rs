@@ -585,7 +585,8 @@ pub(crate) struct DataPackArgs {
     /// Keep pixels instead of files: larger, and nothing to decode
     #[arg(long)]
     pub(crate) decoded: bool,
-    /// Turn what is shrunk or decoded as its EXIF data says. Files kept as they are still need data.source.exif_rotate
+    /// Turn pictures as their EXIF data says, so that with --max-side or --decoded all stand upright; those must be read
+    /// with the same data.source.exif_rotate. Without either, files are kept as they are and turned by whoever reads them
     #[arg(long)]
     pub(crate) exif_rotate: bool,
     /// Which part of a set that has several

@@ -51,7 +51,8 @@ pub(crate) struct DataConfig {
     #[serde(default)]
     pub(crate) pixels: PixelType,
     /// A list of pictures that show the same thing, as `twoview data check --duplicates FILE` writes it: they are not
-    /// taken for negatives of each other. Files with the same bytes never are, with or without it.
+    /// taken for negatives of each other. Files with the same bytes never are, with or without it, in a folder, in tar
+    /// shards, or in a pack of either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) duplicates: Option<PathBuf>,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use twoview_pixels::Image;
 
-use crate::perceptual_hash::Look;
+use crate::perceptual_hash::{Apart, Look};
 use crate::{Fingerprint, ReadBuffers, SampleError, Source, escape_path};
 
 /// In how many of the 64 bits of their hashes two pictures may differ and still be compared, unless asked otherwise.
@@ -108,50 +108,182 @@ pub(crate) fn duplicate_groups(
     groups
 }
 
-/// Joins what looks alike: hashes that differ in at most `near_bits` bits, verified on the small pictures.
+/// Joins what looks alike: hashes that differ in at most `near_bits` bits, verified on the small pictures. Returns how
+/// many pairs of pictures were compared.
 ///
 /// Two hashes that differ in fewer than `2 · BANDS` bits differ in at most one bit of some band, so that every pair is
 /// found among the pictures with the same band or a neighbour of it; other pairs are not looked at.
 ///
+/// The pictures with the same band are kept in chains, each of which is in one set. A picture passes over the chain of its
+/// own set, over the rest of a chain that it was joined with, and over every chain that is too far away: further from its
+/// first picture than the chain is wide and two pictures may be apart together. What is passed over could join nothing, so
+/// the sets are those of all pairs.
+///
+/// # Cost
+/// Where pictures are different, some 70 buckets of `n / 2^16` are looked through for each. Where many are alike they
+/// are one chain, and each costs a few comparisons. The square of their number is left where many pictures share a band
+/// and hardly any are alike: one comparison of two hashes each, or of two small pictures where the hashes are near.
+///
 /// # Source
 /// Norouzi, Punjani, Fleet, *Fast Search in Hamming Space with Multi-Index Hashing*, CVPR 2012.
 /// <https://arxiv.org/abs/1307.2982>
-fn join_near(looks: &[(u32, Look)], near_bits: u32, sets: &mut Sets) {
-    let near_bits = near_bits.min(MAX_NEAR_BITS);
+fn join_near(looks: &[(u32, Look)], near_bits: u32, sets: &mut Sets) -> u64 {
+    let hashes = looks.iter().map(|(_, look)| look.hash()).collect();
+    let mut search = Search { looks, hashes, near_bits: near_bits.min(MAX_NEAR_BITS), n_compared: 0 };
     for band in 0..BANDS {
-        let value = |look: &Look| {
-            usize::from((look.hash() >> (16 * band)).to_le_bytes()[0])
-                | usize::from((look.hash() >> (16 * band)).to_le_bytes()[1]) << 8
-        };
-        // Counting sort of the pictures by this band.
-        let mut starts = vec![0u32; (1 << 16) + 1];
-        for (_, look) in looks {
-            starts[value(look) + 1] += 1;
-        }
-        for i in 0..1 << 16 {
-            starts[i + 1] += starts[i];
-        }
-        let mut next = starts.clone();
-        let mut sorted = vec![0u32; looks.len()];
-        for (i, (_, look)) in (0..).zip(looks) {
-            let at = &mut next[value(look)];
-            sorted[*at as usize] = i;
-            *at += 1;
-        }
-        for (i, (picture, look)) in looks.iter().enumerate() {
-            let own = value(look);
-            for probed in std::iter::once(own).chain((0..16).map(|bit| own ^ 1 << bit)) {
-                for &j in &sorted[starts[probed] as usize..starts[probed + 1] as usize] {
-                    let (other_picture, other) = &looks[j as usize];
-                    if (j as usize) < i
-                        && look.distance(other) <= near_bits
-                        && sets.first_of(*picture) != sets.first_of(*other_picture)
-                        && look.agrees_with(other)
-                    {
-                        sets.join(*picture, *other_picture);
-                    }
-                }
+        let mut chains = Chains::new(looks.len());
+        for i in 0..u32::try_from(looks.len()).unwrap_or(u32::MAX) {
+            let own = band_of(search.hashes[i as usize], band);
+            for bit in 0..BAND_BITS {
+                search.join_with_bucket(i, band, own ^ 1 << bit, &mut chains, sets);
             }
+            match search.join_with_bucket(i, band, own, &mut chains, sets) {
+                Some(chain) => chains.push(chain, i, looks),
+                None => chains.begin(own, i),
+            }
+        }
+    }
+    search.n_compared
+}
+
+/// What a search for near pictures goes through.
+struct Search<'a> {
+    looks: &'a [(u32, Look)],
+    hashes: Vec<u64>,
+    near_bits: u32,
+    n_compared: u64,
+}
+
+impl Search<'_> {
+    /// Joins a picture with all that is like it in a bucket; returns the chain there that it belongs to, if there is one.
+    fn join_with_bucket(
+        &mut self,
+        i: u32,
+        band: u32,
+        bucket: usize,
+        chains: &mut Chains,
+        sets: &mut Sets,
+    ) -> Option<u32> {
+        let mut joined = None;
+        let (mut before, mut next) = (NONE, chains.first[bucket]);
+        while next != NONE {
+            let chain = next;
+            next = chains.next[chain as usize];
+            let width = chains.width[chain as usize];
+            if self.difference(i, chain).count_ones() > self.near_bits + width.bits {
+                before = chain;
+                continue;
+            }
+            let ((picture, look), (first, first_look)) = (&self.looks[i as usize], &self.looks[chain as usize]);
+            if sets.first_of(*first) != sets.first_of(*picture) {
+                let is_in_reach = look.can_agree(first_look, width);
+                if !is_in_reach || !chains.members(chain).any(|other| self.is_like(i, other, band)) {
+                    before = chain;
+                    continue;
+                }
+                sets.join(*picture, *first);
+            }
+            if let Some(kept) = joined {
+                chains.unlink(bucket, before, chain);
+                chains.append(kept, chain, self.looks);
+            } else {
+                joined = Some(chain);
+                before = chain;
+            }
+        }
+        joined
+    }
+
+    /// Whether two pictures show the same, as far as that was not asked in an earlier band.
+    fn is_like(&mut self, i: u32, other: u32, band: u32) -> bool {
+        self.n_compared += 1;
+        let difference = self.difference(i, other);
+        let met_before = || (0..band).any(|earlier| band_of(difference, earlier).count_ones() <= 1);
+        difference.count_ones() <= self.near_bits
+            && !met_before()
+            && self.looks[i as usize].1.agrees_with(&self.looks[other as usize].1)
+    }
+
+    fn difference(&self, i: u32, other: u32) -> u64 {
+        self.hashes[i as usize] ^ self.hashes[other as usize]
+    }
+}
+
+/// Bits of a band.
+const BAND_BITS: u32 = u64::BITS / BANDS;
+
+/// One band of a hash, the number of a bucket.
+fn band_of(hash: u64, band: u32) -> usize {
+    usize::from((hash >> (BAND_BITS * band)).to_le_bytes()[0])
+        | usize::from((hash >> (BAND_BITS * band)).to_le_bytes()[1]) << 8
+}
+
+/// No picture and no chain.
+const NONE: u32 = u32::MAX;
+
+/// The pictures of every bucket, in chains of pictures of one set. A chain is called by its first picture.
+struct Chains {
+    /// The first chain of each bucket.
+    first: Vec<u32>,
+    /// The chain behind each in its bucket.
+    next: Vec<u32>,
+    /// The last picture of each chain. Neighbours in a set are often alike, so a search begins with it.
+    last: Vec<u32>,
+    /// The picture before each in its chain.
+    before: Vec<u32>,
+    /// How far any picture of each chain is from its first one, at most.
+    width: Vec<Apart>,
+}
+
+impl Chains {
+    fn new(n: usize) -> Self {
+        let none = || vec![NONE; n];
+        Self {
+            first: vec![NONE; 1 << BAND_BITS],
+            next: none(),
+            last: none(),
+            before: none(),
+            width: vec![Apart::default(); n],
+        }
+    }
+
+    /// The pictures of a chain, the last one first.
+    fn members(&self, chain: u32) -> impl Iterator<Item = u32> {
+        let known = |i: u32| (i != NONE).then_some(i);
+        std::iter::successors(Some(self.last[chain as usize]), move |&i| known(self.before[i as usize]))
+    }
+
+    /// Puts a picture into a chain of its own.
+    fn begin(&mut self, bucket: usize, i: u32) {
+        self.last[i as usize] = i;
+        self.next[i as usize] = std::mem::replace(&mut self.first[bucket], i);
+    }
+
+    /// Adds a picture to a chain.
+    fn push(&mut self, chain: u32, i: u32, looks: &[(u32, Look)]) {
+        self.last[i as usize] = i;
+        self.append(chain, i, looks);
+    }
+
+    /// Adds all of another chain, which is in no bucket, to a chain.
+    fn append(&mut self, chain: u32, other: u32, looks: &[(u32, Look)]) {
+        let apart = looks[chain as usize].1.apart(&looks[other as usize].1);
+        let (own, others) = (self.width[chain as usize], self.width[other as usize]);
+        self.width[chain as usize] = Apart {
+            bits: own.bits.max(apart.bits + others.bits),
+            chroma: own.chroma.max(apart.chroma + others.chroma),
+            angle: own.angle.max(apart.angle + others.angle),
+        };
+        self.before[other as usize] = self.last[chain as usize];
+        self.last[chain as usize] = self.last[other as usize];
+    }
+
+    /// Takes a chain out of its bucket, where it stands behind `before`.
+    fn unlink(&mut self, bucket: usize, before: u32, chain: u32) {
+        let next = self.next[chain as usize];
+        match before {
+            NONE => self.first[bucket] = next,
+            before => self.next[before as usize] = next,
         }
     }
 }
@@ -316,5 +448,87 @@ mod tests {
         }
         assert_eq!(sets.first_of(7), 3);
         assert_eq!(sets.groups(), [vec![1, 2], vec![3, 5, 7]]);
+    }
+
+    /// Numbers by the same rule every time.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        fn below(&mut self, n: u64) -> u64 {
+            (self.next() >> 16) % n
+        }
+    }
+
+    /// Looks around `n_hashes` hashes, in each of which up to `n_flipped` bits are changed, of `n_kinds` that do not agree.
+    /// Of one kind some agree and others only with what lies between them.
+    fn looks(n: u32, n_hashes: u64, n_flipped: u64, n_kinds: u64, seed: u64) -> Vec<(u32, Look)> {
+        let mut numbers = Numbers(seed);
+        let bases: Vec<u64> = (0..n_hashes).map(|_| numbers.next()).collect();
+        let mut look = || {
+            let mut hash = bases[usize::try_from(numbers.below(n_hashes)).unwrap_or(0)];
+            (0..n_flipped).for_each(|_| hash ^= 1 << numbers.below(64));
+            let kind = numbers.below(n_kinds).to_le_bytes()[0];
+            Look::made_up(hash, kind, usize::from(numbers.below(24).to_le_bytes()[0]))
+        };
+        // Not every picture has a look.
+        (0..n).map(|i| (2 * i, look())).collect()
+    }
+
+    fn sets_of_all_pairs(looks: &[(u32, Look)], near_bits: u32) -> Vec<Vec<u32>> {
+        let mut sets = Sets::new(2 * looks.len());
+        for (i, (a, look)) in looks.iter().enumerate() {
+            for (b, other) in &looks[..i] {
+                if look.distance(other) <= near_bits && look.agrees_with(other) {
+                    sets.join(*a, *b);
+                }
+            }
+        }
+        sets.groups()
+    }
+
+    #[test]
+    fn the_search_finds_what_all_pairs_show() {
+        for (n, n_hashes, n_flipped, n_kinds) in [
+            (300, 1, 0, 1),
+            (300, 1, 0, 40),
+            (300, 1, 4, 3),
+            (300, 4, 6, 2),
+            (300, 40, 3, 3),
+            (300, 300, 0, 1),
+            (40, 1, 9, 1),
+        ] {
+            for seed in 1..4 {
+                let looks = looks(n, n_hashes, n_flipped, n_kinds, seed);
+                for near_bits in [0, 3, MAX_NEAR_BITS] {
+                    let mut sets = Sets::new(2 * looks.len());
+                    join_near(&looks, near_bits, &mut sets);
+                    let case =
+                        format!("{n_hashes} hashes, {n_flipped} flips, {n_kinds} kinds, {near_bits} bits, {seed}");
+                    assert_eq!(sets.groups(), sets_of_all_pairs(&looks, near_bits), "{case}");
+                }
+            }
+        }
+    }
+
+    /// All pairs are fifty million, and each would meet in several buckets.
+    #[test]
+    fn what_looks_alike_is_not_compared_pair_by_pair() {
+        for (what, n_hashes, n_flipped, n_kinds) in [
+            ("one hash", 1, 0, 1),
+            ("a few bits apart", 1, 3, 1),
+            ("twenty scenes", 20, 2, 1),
+            ("one shape in forty colours", 1, 2, 40),
+        ] {
+            let looks = looks(10_000, n_hashes, n_flipped, n_kinds, 7);
+            let n_compared = join_near(&looks, NEAR_BITS, &mut Sets::new(2 * looks.len()));
+            assert!(n_compared < 100 * looks.len() as u64, "{what}: {n_compared} pairs");
+        }
     }
 }

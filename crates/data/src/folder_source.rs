@@ -22,7 +22,7 @@ use crate::label_table::{LabelTable, TableError};
 use crate::perceptual_hash::Look;
 use crate::picture_files::{Gathered, PictureFiles};
 use crate::scan_report::empty_classes;
-use crate::source::{Problem, ReadBuffers, SampleError, Source};
+use crate::source::{Problem, ReadBuffers, SampleError, Source, group_by_first};
 use crate::{BadFile, ClassCount, Fingerprint, ScanReport, SizeRange, escape_path};
 
 /// Folder names that are parts of a data set rather than classes.
@@ -390,8 +390,7 @@ impl Source for FolderSource {
     }
 
     fn group(&self, i: usize) -> u64 {
-        let first = u32::try_from(i).ok().and_then(|i| self.same_as.get(&i));
-        first.map_or(i as u64, |&first| u64::from(first))
+        group_by_first(&self.same_as, i)
     }
 
     fn name(&self, i: usize) -> Cow<'_, str> {

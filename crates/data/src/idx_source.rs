@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use twoview_pixels::Image;
+use twoview_pixels::{DecodeOptions, Image};
 
 use crate::class_names::of_numbers;
 use crate::pixel_set::PixelSet;
@@ -25,7 +25,8 @@ use crate::{Fingerprint, ReadBuffers, RecordError, SampleError, Source, Split, e
 /// that occur, padded with zeros to one length.
 ///
 /// # Cost
-/// One byte of memory for each byte of the pictures; opening reads and hashes everything.
+/// One byte of memory for each byte of the pictures; opening reads and hashes everything. A compressed file is read only
+/// if what its header promises is plausible: at most 64 MiB and 64 bytes for each of its own. MNIST has 4 to 1.
 ///
 /// # Source
 /// <https://yann.lecun.org/exdb/mnist/>, "the IDX file format"
@@ -87,7 +88,7 @@ impl IdxSource {
     ///
     /// # Errors
     /// [`RecordError`] when the set is not there or not the only one, a header promises anything else than the file
-    /// holds, or labels and pictures are not equally many.
+    /// holds or more than is plausible, or labels and pictures are not equally many.
     pub fn open(root: &Path, split: Split) -> Result<Self, RecordError> {
         let expected = match split {
             Split::Train => "file train-images-idx3-ubyte or train-images-idx3-ubyte.gz",
@@ -153,6 +154,12 @@ impl Source for IdxSource {
     }
 }
 
+/// What any compressed file may unfold to.
+const FREE_BYTES: u64 = 64 << 20;
+
+/// What a compressed file may unfold to beyond that, for each of its bytes. Deflate reaches 1032 with nothing but zeros.
+const MAX_RATIO: u64 = 64;
+
 const PICTURES: &str = "an IDX file of bytes with the sides [n, height, width] or [n, height, width, 3]";
 
 /// The labels that belong to a file of pictures; none where there is no such file.
@@ -188,14 +195,25 @@ impl Idx {
     fn read(path: &Path) -> Result<Self, RecordError> {
         let file = RecordError::read(path)?;
         if file.starts_with(&[0x1f, 0x8b]) {
-            // Deflate packs at most 1032 to 1, which bounds the memory by the length of the file.
-            Self::parse(path, MultiGzDecoder::new(&file[..]))
+            let packed = file.len() as u64;
+            let allowed = FREE_BYTES + packed.saturating_mul(MAX_RATIO);
+            Self::parse(path, MultiGzDecoder::new(&file[..]), |promised| {
+                let promised = promised.unwrap_or(u64::MAX);
+                let error = || RecordError::Bomb { path: path.to_owned(), promised, packed, allowed };
+                if promised <= allowed { Ok(()) } else { Err(error()) }
+            })
         } else {
-            Self::parse(path, &file[..])
+            // Its own length bounds what is read of it.
+            Self::parse(path, &file[..], |_| Ok(()))
         }
     }
 
-    fn parse(path: &Path, mut bytes: impl std::io::Read) -> Result<Self, RecordError> {
+    /// Reads a file whose data are as long as `check` allows; it is told the length, `None` where no 64 bits hold it.
+    fn parse(
+        path: &Path,
+        mut bytes: impl std::io::Read,
+        check: impl Fn(Option<u64>) -> Result<(), RecordError>,
+    ) -> Result<Self, RecordError> {
         let unreadable = RecordError::unreadable(path);
         let mut magic = [0; 4];
         bytes.read_exact(&mut magic).map_err(&unreadable)?;
@@ -208,7 +226,14 @@ impl Idx {
             bytes.read_exact(&mut side).map_err(&unreadable)?;
             sides.push(u32::from_be_bytes(side));
         }
+        if let [_, height, width, ..] = sides[..] {
+            let max_pixels = DecodeOptions::STANDARD.max_pixels;
+            if u64::from(height) * u64::from(width) > max_pixels {
+                return Err(RecordError::TooManyPixels { path: path.to_owned(), width, height, max_pixels });
+            }
+        }
         let promised = sides.iter().try_fold(1u64, |product, side| product.checked_mul((*side).into()));
+        check(promised)?;
         let mut data = Vec::new();
         let most = promised.unwrap_or(u64::MAX).saturating_add(1);
         bytes.take(most).read_to_end(&mut data).map_err(&unreadable)?;

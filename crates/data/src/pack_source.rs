@@ -1,6 +1,7 @@
 //! A pack, our own single-file set of pictures, as a source.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,9 +13,14 @@ use twox_hash::XxHash3_64;
 use crate::fixed_file::FixedFile;
 use crate::pack_format::{Codec, HEADER_BYTES, Header, NO_LABEL, Opening, PAGE, RECORD_BYTES, Record, VERSION};
 use crate::picture_at::{ByteRange, read_bytes};
+use crate::source::group_by_first;
 use crate::{Fingerprint, PackForm, Problem, ReadBuffers, SampleError, Source, escape_path};
 
 /// Pictures in one file that [`write_pack`](crate::write_pack) wrote.
+///
+/// Names, labels and [groups](Source::group) are those of the set that was packed, and with [`PackForm::Original`] the
+/// pictures are. With the other forms they are what was made of them, which cannot be turned any more: such a pack must be
+/// opened with the [`DecodeOptions::exif_rotate`] that it was packed with.
 ///
 /// Every picture is one read at its place, and its checksum is compared every time: damage is an error of that picture
 /// and never another picture. The file is read with `pread` and not mapped, so that shortening it is an error as well and
@@ -49,6 +55,8 @@ pub struct PackSource {
     names: String,
     /// Where each name begins.
     name_starts: Vec<usize>,
+    /// The first picture of its group, for those in a group of several.
+    first_of: HashMap<u32, u32>,
     meta: PackMeta,
     fingerprint: Fingerprint,
 }
@@ -62,6 +70,13 @@ pub struct PackMeta {
     pub source: String,
     /// What was done to the pictures.
     pub form: PackForm,
+    /// Whether they were turned as their EXIF data say; `false` where the pack does not tell. Of
+    /// [`PackForm::Original`] it says nothing, because the files still have their EXIF data.
+    #[serde(default)]
+    pub exif_rotate: bool,
+    /// Pictures that show the same thing, by number and ascending: the [groups](Source::group) of more than one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Vec<u32>>,
     /// Program and version that wrote it.
     pub made_by: String,
 }
@@ -113,13 +128,28 @@ pub enum PackError {
         /// What does not fit.
         reason: &'static str,
     },
+    /// Its pictures were made with another setting than they are asked for with, and can no longer be turned.
+    #[error(
+        "the pictures in {} were packed with exif_rotate = {packed} and are asked for with exif_rotate = {asked}; set \
+         data.source.exif_rotate = {packed}, or pack them again {} --exif-rotate",
+        escape_path(path), if *asked { "with" } else { "without" }
+    )]
+    Turned {
+        /// The file.
+        path: PathBuf,
+        /// The setting that it was packed with.
+        packed: bool,
+        /// The setting that it was opened with.
+        asked: bool,
+    },
 }
 
 impl PackSource {
     /// Opens a pack and checks everything but its pictures.
     ///
     /// # Errors
-    /// [`PackError`] when the file cannot be read, is no pack, is of another version, is truncated or damaged.
+    /// [`PackError`] when the file cannot be read, is no pack, is of another version, is truncated or damaged, or when
+    /// what was made of its pictures is the other way up than `decode` asks for.
     pub fn open(path: &Path, decode: DecodeOptions) -> Result<Self, PackError> {
         // A folder that holds nothing but one pack is as good as the pack.
         let path = &only_pack_in(path).unwrap_or_else(|| path.to_owned());
@@ -147,11 +177,18 @@ impl PackSource {
             name_end += record.name_bytes as usize;
             check_record(record, header.index.0, meta.classes.len()).map_err(corrupt)?;
         }
+        let first_of = first_of(&meta.groups, records.len()).ok_or_else(|| corrupt("its groups name no pictures"))?;
         let cuts_fit = name_starts.iter().all(|start| names.is_char_boundary(*start)) && name_end == names.len();
         if !cuts_fit {
             return Err(corrupt("its names do not fit its pictures"));
         }
-        Ok(Self { file, decode, records, names, name_starts, meta, fingerprint })
+        let (packed, asked) = (meta.exif_rotate, decode.exif_rotate);
+        if meta.form != PackForm::Original && packed != asked {
+            return Err(PackError::Turned { path: path.to_owned(), packed, asked });
+        }
+        // What was turned when it was packed must not be turned once more.
+        let decode = DecodeOptions { exif_rotate: asked && meta.form == PackForm::Original, ..decode };
+        Ok(Self { file, decode, records, names, name_starts, first_of, meta, fingerprint })
     }
 
     /// How the pack was made.
@@ -203,6 +240,10 @@ impl Source for PackSource {
         Some(self.records[i].label).filter(|label| *label != NO_LABEL)
     }
 
+    fn group(&self, i: usize) -> u64 {
+        group_by_first(&self.first_of, i)
+    }
+
     fn name(&self, i: usize) -> Cow<'_, str> {
         let start = self.name_starts[i];
         self.names[start..start + self.records[i].name_bytes as usize].into()
@@ -237,6 +278,19 @@ fn place(record: &Record) -> ByteRange {
 fn compare(record: &Record, bytes: &[u8]) -> Result<(), Problem> {
     let (expected, found) = (record.checksum, XxHash3_64::oneshot(bytes));
     if expected == found { Ok(()) } else { Err(Problem::Checksum { expected, found }) }
+}
+
+/// The first of its group for every member; nothing where groups overlap or hold other than `n` pictures.
+fn first_of(groups: &[Vec<u32>], n: usize) -> Option<HashMap<u32, u32>> {
+    let mut first_of = HashMap::new();
+    for group in groups {
+        let first = *group.first()?;
+        let is_sound = group.iter().all(|&i| first <= i && (i as usize) < n && first_of.insert(i, first).is_none());
+        if !is_sound {
+            return None;
+        }
+    }
+    Some(first_of)
 }
 
 /// The pack in a folder, if there is exactly one.

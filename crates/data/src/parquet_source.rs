@@ -38,6 +38,10 @@ const SAMPLED_BYTES: u64 = 4096;
 /// numbers in `label`, `labels`, `fine_label`, `class` or `target`, when every row has one that is not negative. Their names
 /// come from the description that Hugging Face's library leaves in the file; without it they are called by their numbers.
 ///
+/// # Groups
+/// Every picture is a [group](Source::group) of its own: copies could only be found by unpacking every row group.
+/// [`KnownDuplicates`](crate::KnownDuplicates) adds what [`check_source`](crate::check_source) found.
+///
 /// # Bad pictures
 /// Nothing is decoded at opening. A picture without bytes (a file that only names paths elsewhere) or one that cannot be
 /// decoded is an error when it is read, with the path `file.parquet/row`.
@@ -45,9 +49,12 @@ const SAMPLED_BYTES: u64 = 4096;
 /// # Cost
 /// Opening reads the footer and the labels. A picture costs its whole row group, which is read and unpacked at once and
 /// kept while `cache_mib` allows: read in random order from a set larger than that, nearly every picture costs a row group
-/// of often 100 to 1000 pictures. Pack such a set first ([`write_pack`](crate::write_pack) goes through it in order). What
-/// a row group needs when unpacked is what its pages claim; a hostile file can claim 2 GiB a page. A picture that is edited
-/// in the middle of a row group without a change of any size goes unnoticed by the fingerprint.
+/// of often 100 to 1000 pictures. Pack such a set first ([`write_pack`](crate::write_pack) goes through it in order). A
+/// picture that is edited in the middle of a row group without a change of any size goes unnoticed by the fingerprint.
+///
+/// A file whose footer says that the pictures or labels of a row group unfold to more than 64 MiB and 64 bytes for each of
+/// their own is refused. Within its pages the reader believes what each claims, so a hostile file whose footer lies can
+/// still cost 2 GiB a page.
 ///
 /// # Source
 /// <https://huggingface.co/docs/datasets/about_arrow>, <https://parquet.apache.org/docs/file-format/>
@@ -87,6 +94,25 @@ pub enum ParquetError {
         path: PathBuf,
         /// What the reader said.
         reason: String,
+    },
+    /// A row group promises so much that it may be made to exhaust the memory.
+    #[error(
+        "row group {group} of {} promises {promised} bytes in a column, more than the {allowed} that {packed} compressed \
+         bytes may: refused as a decompression bomb; if you trust it, write it again with smaller row groups or \
+         uncompressed",
+        escape_path(path)
+    )]
+    Bomb {
+        /// The file.
+        path: PathBuf,
+        /// Number of the row group.
+        group: usize,
+        /// Bytes that it promises to unfold to.
+        promised: u64,
+        /// Bytes that it has.
+        packed: u64,
+        /// Bytes that it may promise.
+        allowed: u64,
     },
     /// There is no column of pictures.
     #[error("{} has no column of pictures: expected `image` with the bytes of picture files, got {}", escape_path(path), columns.join(", "))]
@@ -390,6 +416,7 @@ fn open_file(path: &Path) -> Result<Opened, ParquetError> {
         return Err(invalid("it promises more rows than it can hold".to_owned()));
     }
     let labels = LABELS.iter().find_map(|name| named(name)).filter(flat);
+    [Some(pictures), labels].into_iter().flatten().try_for_each(|column| check_ratio(path, metadata, column))?;
     let labels = match labels {
         Some(column) => read_labels(&reader, column, &rows).map_err(invalid)?,
         None => None,
@@ -398,6 +425,26 @@ fn open_file(path: &Path) -> Result<Opened, ParquetError> {
     let names = labels.as_ref().and_then(|_| label_names(metadata));
     let name = escape_path(path.file_name().unwrap_or_default().as_ref());
     Ok(Opened { shard: Shard { name, path: path.to_owned(), reader, pictures }, rows, labels, names, content })
+}
+
+/// What any column of a row group may unfold to.
+const FREE_BYTES: u64 = 64 << 20;
+
+/// What it may unfold to beyond that, for each of its bytes. Files of pictures are compressed already and unfold to little
+/// more than themselves.
+const MAX_RATIO: u64 = 64;
+
+/// Refuses row groups that say of themselves that they are out of all proportion.
+fn check_ratio(path: &Path, metadata: &ParquetMetaData, column: usize) -> Result<(), ParquetError> {
+    for (group, column) in metadata.row_groups().iter().map(|group| group.column(column)).enumerate() {
+        let bytes = |stated: i64| u64::try_from(stated).unwrap_or(0);
+        let (promised, packed) = (bytes(column.uncompressed_size()), bytes(column.compressed_size()));
+        let allowed = FREE_BYTES.saturating_add(packed.saturating_mul(MAX_RATIO));
+        if promised > allowed {
+            return Err(ParquetError::Bomb { path: path.to_owned(), group, promised, packed, allowed });
+        }
+    }
+    Ok(())
 }
 
 /// Footer and the ends of every chunk of pictures.

@@ -77,6 +77,14 @@ impl Look {
         Some(Self { hash: hash(&planes[0]), luma, chroma })
     }
 
+    /// A look with this hash. Two of different kinds do not agree, two of one kind do if their drifts differ by at most 1.
+    #[cfg(test)]
+    pub(crate) fn made_up(hash: u64, kind: u8, drift: usize) -> Self {
+        let luma = std::array::from_fn(|i| if (drift..drift + 64).contains(&i) { 200 } else { 20 });
+        let chroma = std::array::from_fn(|i| if kind >> (i % 8) & 1 == 1 { 160 } else { 20 });
+        Self { hash, luma, chroma }
+    }
+
     /// The bits that candidates are found by.
     pub(crate) fn hash(&self) -> u64 {
         self.hash
@@ -89,11 +97,45 @@ impl Look {
 
     /// Whether two pictures whose hashes are close do show the same.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
-        let difference: u32 = self.chroma.iter().zip(&other.chroma).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
-        difference as f32 <= MOST_CHROMA_DIFFERENCE * self.chroma.len() as f32
+        self.chroma_difference(other) as f32 <= MOST_CHROMA_DIFFERENCE * self.chroma.len() as f32
             && correlation(&self.luma, &other.luma) >= LEAST_CORRELATION
     }
+
+    /// How far two looks are apart.
+    pub(crate) fn apart(&self, other: &Self) -> Apart {
+        Apart { bits: self.distance(other), chroma: self.chroma_difference(other), angle: self.angle(other) }
+    }
+
+    /// Whether this picture can agree with any that is at most `width` from `other`; `false` is certain.
+    pub(crate) fn can_agree(&self, other: &Self, width: Apart) -> bool {
+        let most_chroma = MOST_CHROMA_DIFFERENCE * self.chroma.len() as f32;
+        self.chroma_difference(other) as f32 <= most_chroma + width.chroma as f32
+            && self.angle(other) <= LEAST_CORRELATION.acos() + ANGLE_SLACK + width.angle
+    }
+
+    fn chroma_difference(&self, other: &Self) -> u32 {
+        self.chroma.iter().zip(&other.chroma).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
+    }
+
+    fn angle(&self, other: &Self) -> f32 {
+        correlation(&self.luma, &other.luma).clamp(-1.0, 1.0).acos()
+    }
 }
+
+/// How far two looks are apart, in three measures. A way over a third look is never shorter in any of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Apart {
+    /// Different bits of the hashes.
+    pub(crate) bits: u32,
+    /// Sum of the differences of the colours.
+    pub(crate) chroma: u32,
+    /// Angle between the grey pictures, whose cosine is their correlation.
+    pub(crate) angle: f32,
+}
+
+/// What angles may be wrong by: those of nearly equal pictures are known to a few thousandths only, because their
+/// correlation is rounded.
+const ANGLE_SLACK: f32 = 0.02;
 
 /// Means over squares of a plane.
 fn shrunk<const N: usize>(plane: &[f32; SIDE * SIDE], side: usize) -> [u8; N] {

@@ -54,6 +54,34 @@ pub enum RecordError {
         /// What it says.
         got: String,
     },
+    /// The pictures are larger than any that is decoded.
+    #[error("{} promises pictures of {width}x{height} pixels, the limit is {max_pixels} in total", escape_path(path))]
+    TooManyPixels {
+        /// The file.
+        path: PathBuf,
+        /// Width in the header.
+        width: u32,
+        /// Height in the header.
+        height: u32,
+        /// The limit they broke.
+        max_pixels: u64,
+    },
+    /// A compressed file promises so much that it may be made to exhaust the memory.
+    #[error(
+        "{} promises {promised} bytes of data, more than the {allowed} that a compressed file of {packed} bytes may: \
+         refused as a decompression bomb; if you trust it, unpack it first (`gunzip`)",
+        escape_path(path)
+    )]
+    Bomb {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the header promises.
+        promised: u64,
+        /// Length of the file.
+        packed: u64,
+        /// Bytes that it may promise.
+        allowed: u64,
+    },
     /// A label names no class.
     #[error("{}: the label of record {record} must be from {least} to {most}, got {got}", escape_path(path))]
     Label {

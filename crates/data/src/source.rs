@@ -1,6 +1,7 @@
 //! What every set of pictures can answer, and what it says when a picture cannot be had.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -68,6 +69,13 @@ pub trait Source: Send + Sync {
     fn image(&self, i: usize) -> Result<Image, SampleError> {
         self.read(i, &mut ReadBuffers::default()).cloned()
     }
+}
+
+/// The [group](Source::group) of picture `i`, where `first_of` holds the first of its group for those that have one before
+/// them.
+pub(crate) fn group_by_first(first_of: &HashMap<u32, u32>, i: usize) -> u64 {
+    let first = u32::try_from(i).ok().and_then(|i| first_of.get(&i));
+    first.map_or(i as u64, |&first| u64::from(first))
 }
 
 /// Memory that reading one picture after the other goes through; see [`Source::read`].

@@ -1,7 +1,7 @@
 //! WebDataset shards: pictures in tar archives, read where they lie.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -12,8 +12,9 @@ use crate::escaped_path::escape_relative;
 use crate::fixed_file::FixedFile;
 use crate::picture_at::{ByteRange, read_bytes, read_picture};
 use crate::shard_files::shards_in;
+use crate::source::group_by_first;
 use crate::tar_index::{TarMember, index_tar};
-use crate::{Fingerprint, ReadBuffers, SampleError, Source, Split, TarError, escape_path};
+use crate::{Fingerprint, Problem, ReadBuffers, SampleError, Source, Split, TarError, escape_path};
 
 /// Most shards of one set.
 const MAX_SHARDS: usize = 100_000;
@@ -40,14 +41,18 @@ const SAMPLED_BYTES: u64 = 4096;
 /// A `.tar` file, a folder of them, or a pattern like `train-{000..146}.tar`. In a folder where names say their part
 /// (`train-0001.tar`, `val-0000.tar`) only those of the split are taken.
 ///
+/// # Groups
+/// Pictures with the same bytes are one [group](Source::group), called by the first of them.
+///
 /// # Bad pictures
 /// Nothing is decoded at opening. A picture that cannot be decoded is an error when it is read, with the path
 /// `shard.tar/member`.
 ///
 /// # Cost
-/// Opening reads every header once, and up to 4 KiB of both ends of each picture for the fingerprint, on all threads. Kept
-/// are 48 bytes for a sample and its name. A picture is one read at its place. A picture that is edited in its middle
-/// without a change of size, first or last 4 KiB goes unnoticed.
+/// Opening reads every header once, and up to 4 KiB of both ends of each picture for the fingerprint, on all threads.
+/// Pictures that agree in length and both ends are read whole, to tell whether they are copies: hardly any but copies
+/// are. Kept are 48 bytes for a sample and its name. A picture is one read at its place. A picture that is edited in its
+/// middle without a change of size, first or last 4 KiB goes unnoticed, unless it has a copy.
 ///
 /// # Source
 /// <https://github.com/webdataset/webdataset>
@@ -59,6 +64,8 @@ pub struct TarSource {
     samples: Vec<Sample>,
     labels: Vec<u32>,
     classes: Vec<String>,
+    /// The first picture with the same bytes, for those that have one before them.
+    same_as: HashMap<u32, u32>,
     fingerprint: Fingerprint,
     n_without_picture: usize,
 }
@@ -100,6 +107,7 @@ impl TarSource {
         }
         let root = root_of(path);
         let (mut samples, mut labels, mut identity) = (Vec::new(), Vec::new(), Vec::new());
+        let mut alike = Alike::default();
         let mut members = 0;
         let mut n_without_picture = 0;
         for (number, shard) in (0u32..).zip(&mut indexed) {
@@ -117,12 +125,19 @@ impl TarSource {
                 identity.extend(found.content.to_le_bytes());
                 identity.extend(found.label.map_or(u64::MAX, u64::from).to_le_bytes());
                 labels.push(found.label);
+                alike.push(found.place.bytes, found.content);
                 samples.push(Sample { shard: number, place: found.place, name: found.name.into() });
             }
         }
         if samples.is_empty() {
             return Err(TarError::NoPictures { path: path.to_owned(), members, expected: &PICTURES });
         }
+        let files: Vec<&FixedFile> = indexed.iter().map(|shard| &shard.file).collect();
+        let same_as = alike.same_as(&files, &samples, &decode)?;
+        // Other copies are other groups, and so another loss, even where names, sizes and ends are the same.
+        let mut copies: Vec<(u32, u32)> = same_as.iter().map(|(&i, &first)| (i, first)).collect();
+        copies.sort_unstable();
+        identity.extend(copies.iter().flat_map(|(i, first)| [i.to_le_bytes(), first.to_le_bytes()]).flatten());
         // All of them or none: a label that is sometimes missing is no label.
         let mut labels: Vec<u32> = labels.into_iter().collect::<Option<_>>().unwrap_or_default();
         let classes = if labels.is_empty() { Vec::new() } else { of_numbers(&mut labels) };
@@ -132,6 +147,7 @@ impl TarSource {
             samples,
             labels,
             classes,
+            same_as,
             fingerprint: Fingerprint::of_parts([b"tar", identity.as_slice()]),
             n_without_picture,
         })
@@ -166,6 +182,10 @@ impl Source for TarSource {
         self.labels.get(i).copied()
     }
 
+    fn group(&self, i: usize) -> u64 {
+        group_by_first(&self.same_as, i)
+    }
+
     fn name(&self, i: usize) -> Cow<'_, str> {
         let sample = &self.samples[i];
         format!("{}/{}", self.shards[sample.shard as usize].1, sample.name).into()
@@ -187,6 +207,53 @@ impl Source for TarSource {
         read_bytes(self.shard(sample), sample.place, &self.decode, &mut buffers.bytes)
             .map_err(|problem| SampleError { path: self.path(i), problem })?;
         Ok(true)
+    }
+}
+
+/// Pictures that agree in length and in what was sampled of both ends.
+#[derive(Default)]
+struct Alike {
+    n: u32,
+    first_with: HashMap<(u64, [u8; 16]), u32>,
+    /// Every picture that agrees with another one, and the first such.
+    members: Vec<u32>,
+}
+
+impl Alike {
+    /// The next picture.
+    fn push(&mut self, bytes: u64, content: Fingerprint) {
+        let first = *self.first_with.entry((bytes, content.to_le_bytes())).or_insert(self.n);
+        if first != self.n {
+            self.members.extend([first, self.n]);
+        }
+        self.n += 1;
+    }
+
+    /// For each picture whose bytes an earlier one has, that earlier one. One that is too large to be decoded has none.
+    ///
+    /// # Errors
+    /// [`TarError::Unreadable`].
+    fn same_as(
+        mut self,
+        files: &[&FixedFile],
+        samples: &[Sample],
+        decode: &DecodeOptions,
+    ) -> Result<HashMap<u32, u32>, TarError> {
+        self.members.sort_unstable();
+        self.members.dedup();
+        let content = |bytes: &mut Vec<u8>, &i: &u32| {
+            let Sample { shard, place, .. } = &samples[i as usize];
+            let file = files[*shard as usize];
+            match read_bytes(file, *place, decode, bytes) {
+                Ok(()) => Ok(Some((i, (place.bytes, Fingerprint::of(bytes).to_le_bytes())))),
+                Err(Problem::Read(reason)) => Err(TarError::Unreadable { path: file.path().to_owned(), reason }),
+                Err(_) => Ok(None),
+            }
+        };
+        let contents: Vec<_> = self.members.par_iter().map_init(Vec::new, content).collect::<Result<_, _>>()?;
+        let mut first_with = HashMap::new();
+        let firsts = contents.into_iter().flatten().map(|(i, content)| (i, *first_with.entry(content).or_insert(i)));
+        Ok(firsts.filter(|(i, first)| i != first).collect())
     }
 }
 

@@ -1,12 +1,15 @@
 //! Writing any source as a pack.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use twoview_pixels::{CropBox, DecodeOptions, EncodeError, Filter, Image, Planes, Workspace, encode_png, resized_crop};
+use twoview_pixels::{
+    CropBox, DecodeOptions, EncodeError, Filter, Image, Planes, Workspace, encode_png, resized_crop, states_a_turn,
+};
 use twox_hash::XxHash3_64;
 
 use crate::pack_format::{ALIGNED_BYTES, Codec, Header, NO_LABEL, PAGE, RECORD_BYTES, Record};
@@ -24,7 +27,8 @@ pub enum PackForm {
     /// Its pixels: the largest file, and nothing to decode.
     Decoded,
     /// As `Original` up to this many pixels on the longer side. A larger picture is shrunk to it with Pillow's bicubic filter
-    /// and kept as PNG, without further loss. Crops then begin from a smaller picture, so training sees other pixels.
+    /// and kept as PNG, without further loss. Crops then begin from a smaller picture, so training sees other pixels. With
+    /// [`DecodeOptions::exif_rotate`] a smaller one whose EXIF data turn it is kept as PNG as well: all stand upright.
     MaxSide {
         /// Longest side, at least 1.
         px: u32,
@@ -86,11 +90,11 @@ pub enum WritePackError {
     },
 }
 
-/// Writes all pictures of `source` into the file `out`, in their order, with names and labels.
+/// Writes all pictures of `source` into the file `out`, in their order, with names, labels and groups.
 ///
-/// Each picture is decoded once; one that cannot be is left out and reported, as long as no larger part than
-/// `max_bad_fraction` is bad. `source_fingerprint` is kept as [`PackMeta::source`]. `progress` is told how many pictures are
-/// done and how many there are.
+/// Each picture is decoded once, with `decode` where the source has files; one that cannot be is left out and reported, as
+/// long as no larger part than `max_bad_fraction` is bad. A group of which only one is left is none. `source_fingerprint`
+/// is kept as [`PackMeta::source`]. `progress` is told how many pictures are done and how many there are.
 ///
 /// The file is written beside `out` under a temporary name, synced and renamed: either all of it is there or nothing.
 ///
@@ -98,7 +102,8 @@ pub enum WritePackError {
 /// [`WritePackError`] when `out` exists, cannot be written, or too many pictures are bad.
 ///
 /// # Cost
-/// One decode for each picture, on all threads. Memory for 64 pictures and the index.
+/// One decode for each picture, on all threads. Memory for 64 pictures and the index; while it writes, some 20 bytes
+/// more for each picture.
 pub fn write_pack(
     source: &dyn Source,
     source_fingerprint: &str,
@@ -117,14 +122,9 @@ pub fn write_pack(
     let unwritable = |reason| WritePackError::Unwritable { path: out.to_owned(), reason };
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = temporary_file(folder).map_err(unwritable)?;
-    let meta = PackMeta {
-        classes: source.classes().to_vec(),
-        source: source_fingerprint.to_owned(),
-        form,
-        made_by: concat!("twoview ", env!("CARGO_PKG_VERSION")).to_owned(),
-    };
     let mut writer = PackWriter::begin(temporary.as_file_mut(), out)?;
     let mut bad_files = Vec::new();
+    let mut groups = Groups::default();
     let mut shrunk = 0;
     let n = source.len();
     for begin in (0..n).step_by(AT_ONCE) {
@@ -136,6 +136,7 @@ pub fn write_pack(
                 Ok(blob) => {
                     shrunk += usize::from(blob.is_shrunk);
                     writer.add(&blob, &source.name(i), source.label(i))?;
+                    groups.push(source.group(i));
                 }
                 Err(error) => bad_files.push(BadFile::from(&error)),
             }
@@ -146,6 +147,14 @@ pub fn write_pack(
     if pictures == 0 || bad_files.len() as f64 > max_bad_fraction * n as f64 {
         return Err(WritePackError::TooManyBad { pictures: n, allowed: max_bad_fraction, bad_files });
     }
+    let meta = PackMeta {
+        classes: source.classes().to_vec(),
+        source: source_fingerprint.to_owned(),
+        form,
+        exif_rotate: decode.exif_rotate,
+        groups: groups.of_several(),
+        made_by: concat!("twoview ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
     let bytes = writer.end(&meta)?;
     temporary.as_file().sync_all().map_err(unwritable)?;
     temporary.persist_noclobber(out).map_err(|error| match error.error.kind() {
@@ -153,6 +162,30 @@ pub fn write_pack(
         _ => unwritable(error.error),
     })?;
     Ok(PackReport { pictures, shrunk, bytes, bad_files })
+}
+
+/// Which of the pictures written so far share a group of their source.
+#[derive(Default)]
+struct Groups {
+    n: u32,
+    first_with: HashMap<u64, u32>,
+    /// Groups of more than one, by their first.
+    several: BTreeMap<u32, Vec<u32>>,
+}
+
+impl Groups {
+    /// The next picture, by the group that its source gives it.
+    fn push(&mut self, group: u64) {
+        let first = *self.first_with.entry(group).or_insert(self.n);
+        if first != self.n {
+            self.several.entry(first).or_insert_with(|| vec![first]).push(self.n);
+        }
+        self.n += 1;
+    }
+
+    fn of_several(self) -> Vec<Vec<u32>> {
+        self.several.into_values().collect()
+    }
 }
 
 /// The first bad files as the tail of a message.
@@ -188,21 +221,33 @@ fn prepare(
     buffers: &mut ReadBuffers,
 ) -> Result<Blob, SampleError> {
     let failed = |problem| SampleError { path: source.path(i), problem };
-    if form != PackForm::Decoded && source.read_file(i, buffers)? {
-        let ReadBuffers { bytes, image } = buffers;
-        twoview_pixels::decode_into(bytes, &decode, image).map_err(|error| failed(Problem::Decode(error)))?;
-        let (width, height) = (image.width(), image.height());
-        return match shrink(image, form).map_err(failed)? {
-            Some(blob) => Ok(blob),
-            None => Ok(Blob { bytes: bytes.clone(), width, height, codec: Codec::File, is_shrunk: false }),
-        };
+    if !source.read_file(i, buffers)? {
+        let image = source.read(i, buffers)?;
+        return Ok(shrink(image, form).map_err(failed)?.unwrap_or_else(|| as_pixels(image)));
     }
-    let image = source.read(i, buffers)?;
-    if let Some(blob) = shrink(image, form).map_err(failed)? {
-        return Ok(blob);
-    }
+    let ReadBuffers { bytes, image } = buffers;
+    twoview_pixels::decode_into(bytes, &decode, image).map_err(|error| failed(Problem::Decode(error)))?;
     let (width, height) = (image.width(), image.height());
-    Ok(Blob { bytes: image.as_rgb8().to_vec(), width, height, codec: Codec::Rgb8, is_shrunk: false })
+    let as_file = |bytes| Blob { bytes, width, height, codec: Codec::File, is_shrunk: false };
+    match form {
+        PackForm::Decoded => Ok(as_pixels(image)),
+        PackForm::Original => Ok(as_file(bytes.clone())),
+        PackForm::MaxSide { .. } => match shrink(image, form).map_err(failed)? {
+            Some(shrunk) => Ok(shrunk),
+            // The file would be turned only by those who read it, the shrunk ones have nothing left to be turned by.
+            None if decode.exif_rotate && states_a_turn(bytes) => Ok(as_file(as_png(image).map_err(failed)?)),
+            None => Ok(as_file(bytes.clone())),
+        },
+    }
+}
+
+fn as_pixels(image: &Image) -> Blob {
+    let (width, height) = (image.width(), image.height());
+    Blob { bytes: image.as_rgb8().to_vec(), width, height, codec: Codec::Rgb8, is_shrunk: false }
+}
+
+fn as_png(image: &Image) -> Result<Vec<u8>, Problem> {
+    encode_png(image).map_err(|error: EncodeError| Problem::Container(error.to_string()))
 }
 
 /// The picture at the longest side, where it is larger.
@@ -224,7 +269,7 @@ fn shrink(image: &Image, form: PackForm) -> Result<Option<Blob>, Problem> {
     resized_crop(image, whole, scaled(width), scaled(height), Filter::Bicubic, false, workspace, &mut small)
         .map_err(Problem::Resize)?;
     let small = small.to_image();
-    let bytes = encode_png(&small).map_err(|error: EncodeError| Problem::Container(error.to_string()))?;
+    let bytes = as_png(&small)?;
     Ok(Some(Blob { bytes, width: small.width(), height: small.height(), codec: Codec::File, is_shrunk: true }))
 }
 

@@ -164,6 +164,20 @@ fn files_that_are_none_are_refused() {
     assert!(matches!(refused("c.parquet"), ParquetError::Empty { .. }));
 }
 
+/// Pages of zeros, as any writer makes them, which tells what they unfold to.
+#[test]
+fn a_row_group_out_of_all_proportion_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let rows = |n: usize| vec![vec![(Some(vec![0; 10_000_000]), 0); n]];
+    let zstd = Compression::ZSTD(parquet::basic::ZstdLevel::default());
+    let file = write(&root.path().join("a.parquet"), &parquet_bytes(&rows(8), None, zstd));
+    let error = ParquetSource::open(&file, Split::Train, OPTIONS, 1).unwrap_err();
+    let ParquetError::Bomb { group: 0, promised, packed, allowed, .. } = error else { panic!("{error}") };
+    assert!(promised > 80_000_000 && packed < 100_000 && allowed == (64 << 20) + 64 * packed);
+    let file = write(&root.path().join("b.parquet"), &parquet_bytes(&rows(2), None, zstd));
+    assert_eq!(ParquetSource::open(&file, Split::Train, OPTIONS, 1).unwrap().len(), 2);
+}
+
 #[test]
 fn damage_is_an_error_and_nothing_worse() {
     let root = tempfile::tempdir().unwrap();

@@ -106,6 +106,30 @@ fn idx_of_three_channels_is_taken_as_it_is() {
     assert!(source.classes().is_empty() && source.label(0).is_none());
 }
 
+/// 305 kB can unfold to half a gigabyte, and a header may promise any length.
+#[test]
+fn a_compressed_file_may_not_promise_what_it_cannot_sensibly_hold() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("train-images-idx3-ubyte.gz");
+    let zeros = gzip(&idx_bytes(&[100, 900, 1000], &vec![0; 90_000_000]));
+    assert!(zeros.len() < 100_000);
+    for (bytes, want) in [
+        (zeros, 90_000_000),
+        (gzip(&idx_bytes(&[u32::MAX, 28, 28], &[0; 30])), u64::from(u32::MAX) * 784),
+        (gzip(&idx_bytes(&[u32::MAX, 10_000, 10_000, u32::MAX], &[0; 30])), u64::MAX),
+    ] {
+        fs::write(&file, &bytes).unwrap();
+        let error = IdxSource::open(root.path(), Split::Train).unwrap_err();
+        let RecordError::Bomb { promised, packed, allowed, .. } = error else { panic!("{error}") };
+        assert_eq!((promised, packed), (want, bytes.len() as u64));
+        assert_eq!(allowed, (64 << 20) + 64 * packed);
+    }
+    // Well within: a promise that is not kept is called by its own name.
+    fs::write(&file, gzip(&idx_bytes(&[1000, 28, 28], &[0; 30]))).unwrap();
+    let error = IdxSource::open(root.path(), Split::Train).unwrap_err();
+    assert!(matches!(error, RecordError::Length { got: 30, .. }), "{error}");
+}
+
 #[test]
 fn unlabelled_pictures_of_stl_follow_the_labelled_ones() {
     let root = tempfile::tempdir().unwrap();
@@ -167,6 +191,8 @@ fn what_is_wrong_with_a_file_is_said() {
     let file = at.join("train-images-idx3-ubyte");
     refused(IdxSource::open(&at, Split::Test), "no file t10k-images-idx3-ubyte");
     fs::write(&file, idx_bytes(&[u32::MAX, u32::MAX, u32::MAX], &[0; 30])).unwrap();
+    refused(IdxSource::open(&at, Split::Train), "pictures of 4294967295x4294967295 pixels, the limit is 100000000");
+    fs::write(&file, idx_bytes(&[u32::MAX, 5000, 6000, 3], &[0; 30])).unwrap();
     refused(IdxSource::open(&at, Split::Train), "got 30 bytes");
     fs::write(&file, idx_bytes(&[4, 5, 7], &[0; 30])).unwrap();
     refused(IdxSource::open(&at, Split::Train), "expected 4 x 5 x 7 bytes behind the header, got 30 bytes");

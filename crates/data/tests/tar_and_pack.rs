@@ -5,14 +5,17 @@
 mod made_sets;
 
 use std::fs;
+use std::path::Path;
 
 use made_sets::{
-    OPTIONS, cifar10_binary, folder, gzip, idx, open_folder, pack, picture, png, stl, tar_bytes, tar_shards, write,
+    OPTIONS, cifar10_binary, folder, gzip, idx, noise, open_folder, pack, picture, png, stl, tar_bytes, tar_shards,
+    write,
 };
 use twoview_data::{
-    DetectError, PackError, PackForm, PackSource, PatternsConfig, PatternsSource, Source, SourceKind, Split, TarError,
-    TarSource, WritePackError, write_pack,
+    DetectError, PackError, PackForm, PackSource, PatternsConfig, PatternsSource, ReadBuffers, Source, SourceKind,
+    Split, TarError, TarSource, WritePackError, write_pack,
 };
+use twoview_pixels::{DecodeOptions, Image, decode, encode_png};
 
 #[test]
 fn samples_are_what_webdataset_says() {
@@ -142,6 +145,143 @@ fn a_pack_is_the_set_it_was_made_of() {
     assert_eq!(PackSource::open(&copy, OPTIONS).unwrap().fingerprint(), packed.fingerprint());
 }
 
+fn groups(source: &dyn Source) -> Vec<u64> {
+    (0..source.len()).map(|i| source.group(i)).collect()
+}
+
+/// Which pictures are negatives of each other must not depend on the form that the set is kept in.
+#[test]
+fn a_pack_knows_the_copies_that_the_folder_knows() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    folder(&at("set"), 0);
+    write(&at("set/cat/7.png"), &png(3, 0)); // as dog/3.png
+    write(&at("set/dog/8.png"), &png(0, 0)); // as cat/0.png
+    write(&at("set/dog/9.png"), &png(0, 0));
+    // The same pixels in other bytes, which is no copy to a folder.
+    write(&at("set/dog/99.png"), &[&png(0, 0)[..], b"junk"].concat());
+    let source = open_folder(&at("set"), 0);
+    // cat: 0, 2, 4, 7; dog: 1, 3, 5, 8, 9, 99.
+    assert_eq!(groups(&source), [0, 1, 2, 3, 4, 3, 6, 0, 0, 9]);
+    for (name, form) in
+        [("original", PackForm::Original), ("decoded", PackForm::Decoded), ("small", PackForm::MaxSide { px: 10 })]
+    {
+        let file = at(&format!("{name}.pack"));
+        write_pack(&source, "", &file, form, OPTIONS, 0.0, &|_, _| {}).unwrap();
+        let packed = PackSource::open(&file, OPTIONS).unwrap();
+        assert_eq!(groups(&packed), groups(&source), "{name}");
+        // And a pack of the pack.
+        let again = at(&format!("{name}-again.pack"));
+        write_pack(&packed, "", &again, PackForm::Original, OPTIONS, 0.0, &|_, _| {}).unwrap();
+        assert_eq!(groups(&PackSource::open(&again, OPTIONS).unwrap()), groups(&source), "{name} again");
+    }
+    let file = pack(&at("none"), PackForm::Original, 0);
+    assert_eq!(groups(&PackSource::open(&file, OPTIONS).unwrap()), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn copies_in_shards_are_known_by_all_their_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let large = encode_png(&Image::from_rgb8(80, 60, noise(80 * 60 * 3, 1)).unwrap()).unwrap();
+    assert!(large.len() > 3 * 4096);
+    let mut edited = large.clone();
+    edited[large.len() / 2] ^= 1;
+    let open = |name: &str, members: [&[u8]; 4]| {
+        let folder = root.path().join(name);
+        let [a, b, c, d] = members;
+        write(&folder.join("train-0.tar"), &tar_bytes(&[("a.png", a), ("b.png", b)]));
+        write(&folder.join("train-1.tar"), &tar_bytes(&[("a.png", c), ("d.png", d)]));
+        TarSource::open(&folder, Split::Train, OPTIONS).unwrap()
+    };
+    let small = png(0, 0);
+    // Of the same length and with the same ends, but another picture.
+    let source = open("copies", [&large, &small, &edited, &large]);
+    assert_eq!(groups(&source), [0, 1, 2, 0]);
+    let all = open("all", [&small, &large, &small, &large]);
+    assert_eq!(groups(&all), [0, 1, 0, 1]);
+    let other = open("other", [&large, &small, &large, &edited]);
+    assert_eq!(groups(&other), [0, 1, 0, 3]);
+    assert_ne!(source.fingerprint(), other.fingerprint(), "another grouping is another loss");
+    let without =
+        TarSource::open(&root.path().join("copies"), Split::Train, DecodeOptions { max_file_bytes: 5000, ..OPTIONS });
+    assert_eq!(groups(&without.unwrap()), [0, 1, 2, 3], "what is too large is not read");
+}
+
+/// A PNG file with this EXIF orientation.
+fn tagged(image: &Image, orientation: u8) -> Vec<u8> {
+    let file = encode_png(image).unwrap();
+    let exif = [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".as_slice(), &[orientation, 0, 0, 0], &[0; 4]].concat();
+    let mut crc = flate2::Crc::new();
+    [b"eXIf", &exif[..]].iter().for_each(|part| crc.update(part));
+    // Behind the signature and the header, which have 8 and 25 bytes.
+    let length = u32::try_from(exif.len()).unwrap().to_be_bytes();
+    [&file[..33], &length, b"eXIf", &exif, &crc.sum().to_be_bytes(), &file[33..]].concat()
+}
+
+#[test]
+fn a_pack_holds_all_pictures_the_same_way_up() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let upright = DecodeOptions { exif_rotate: true, ..OPTIONS };
+    let wide =
+        |i: u64, width, height| Image::from_rgb8(width, height, noise((width * height * 3) as usize, i)).unwrap();
+    // Larger than 32 pixels and smaller, turned and not.
+    let files = [tagged(&wide(1, 48, 24), 6), tagged(&wide(2, 24, 12), 6), tagged(&wide(3, 24, 12), 1), png(4, 0)];
+    for (i, bytes) in files.iter().enumerate() {
+        write(&at(&format!("set/{i}.png")), bytes);
+    }
+    let turned: Vec<Image> = files.iter().map(|file| decode(file, &upright).unwrap()).collect();
+    assert_eq!((turned[1].width(), turned[1].height()), (12, 24));
+    // The options given to the writer count, not those that the source reads with.
+    let source = open_folder(&at("set"), 0);
+    let packed = |name: &str, form, options| {
+        write_pack(&source, "", &at(name), form, options, 0.0, &|_, _| {}).unwrap();
+        at(name)
+    };
+    let sides = |source: &PackSource| -> Vec<(u32, u32)> {
+        let images = (0..4).map(|i| source.image(i).unwrap());
+        images.map(|image| (image.width(), image.height())).collect()
+    };
+    let refused = |file: &Path, options: DecodeOptions| {
+        let error = PackSource::open(file, options).unwrap_err();
+        let (want, other) = (!options.exif_rotate, options.exif_rotate);
+        assert!(
+            matches!(error, PackError::Turned { packed, asked, .. } if packed == want && asked == other),
+            "{error}"
+        );
+        assert!(error.to_string().contains(&format!("set data.source.exif_rotate = {want}")), "{error}");
+    };
+
+    let small = PackForm::MaxSide { px: 32 };
+    let file = packed("small-upright.pack", small, upright);
+    let read = PackSource::open(&file, upright).unwrap();
+    assert_eq!(sides(&read), [(16, 32), (12, 24), (24, 12), (21, 16)]);
+    (1..4).for_each(|i| assert_eq!(read.image(i).unwrap(), turned[i]));
+    assert!(read.meta().exif_rotate);
+    // Whoever takes the files out of it gets pictures that need no turning.
+    let mut buffers = ReadBuffers::default();
+    for i in 0..4 {
+        assert!(read.read_file(i, &mut buffers).unwrap());
+        assert_eq!(decode(&buffers.bytes, &OPTIONS).unwrap(), read.image(i).unwrap());
+    }
+    assert_eq!(buffers.bytes, files[3], "what is neither large nor turned is kept as it is");
+    refused(&file, OPTIONS);
+
+    let file = packed("small-stored.pack", small, OPTIONS);
+    assert_eq!(sides(&PackSource::open(&file, OPTIONS).unwrap()), [(32, 16), (24, 12), (24, 12), (21, 16)]);
+    refused(&file, upright);
+
+    let file = packed("decoded.pack", PackForm::Decoded, upright);
+    let read = PackSource::open(&file, upright).unwrap();
+    (0..4).for_each(|i| assert_eq!(read.image(i).unwrap(), turned[i]));
+    refused(&file, OPTIONS);
+
+    // Files that are kept leave it to the reader.
+    let file = packed("original.pack", PackForm::Original, OPTIONS);
+    assert_eq!(sides(&PackSource::open(&file, OPTIONS).unwrap())[0], (48, 24));
+    assert_eq!(sides(&PackSource::open(&file, upright).unwrap())[0], (24, 48));
+}
+
 #[test]
 fn packing_leaves_bad_pictures_out_and_says_so() {
     let root = tempfile::tempdir().unwrap();
@@ -157,7 +297,8 @@ fn packing_leaves_bad_pictures_out_and_says_so() {
     let report = write_it(0.5).unwrap();
     assert_eq!((report.pictures, report.bad_files.len()), (2, 1));
     assert_eq!(report.bad_files[0].path, tar.join("b.png"));
-    assert_eq!(PackSource::open(&out, OPTIONS).unwrap().name(1), "set.tar/c.png");
+    let packed = PackSource::open(&out, OPTIONS).unwrap();
+    assert_eq!((packed.name(1).as_ref(), groups(&packed)), ("set.tar/c.png", vec![0, 0]));
     assert!(matches!(write_it(0.5), Err(WritePackError::Exists { .. })));
 }
 

@@ -7,6 +7,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::format::describe_unknown;
+use crate::palette_tiff::PaletteTiff;
 use crate::{Format, Image, ImageError, jpeg, plausible};
 
 /// How much a single file may cost, and which way up its picture is.
@@ -16,8 +17,8 @@ pub struct DecodeOptions {
     pub max_file_bytes: u64,
     /// Most pixels, width times height, according to the header.
     pub max_pixels: u64,
-    /// Turn the picture as the orientation in its EXIF data says, which cameras write instead of turning it themselves.
-    /// torchvision and Pillow ignore it, save that Pillow turns TIFF files.
+    /// Turn the picture as the orientation in its EXIF data says, which cameras write instead of turning it themselves;
+    /// of a TIFF file as its own tag says. torchvision and Pillow ignore it, save that Pillow always turns TIFF files.
     pub exif_rotate: bool,
 }
 
@@ -147,10 +148,13 @@ pub fn read_header(bytes: &[u8], options: &DecodeOptions) -> Result<Header, Deco
     plausible::check_before_header(bytes, format)?;
     let (width, height) = catching_panics(format, || match format {
         Format::Jpeg => jpeg::dimensions(bytes),
-        other => {
-            let decoder = reader(bytes, other, HEADER_ALLOCATION).into_decoder();
-            Ok(decoder.map_err(|error| failure(other, &error))?.dimensions())
-        }
+        other => match palette_of(bytes, other) {
+            Some(palette) => palette.dimensions(),
+            None => {
+                let decoder = reader(bytes, other, HEADER_ALLOCATION).into_decoder();
+                Ok(decoder.map_err(|error| failure(other, &error))?.dimensions())
+            }
+        },
     })?;
     if width == 0 || height == 0 {
         return Err(DecodeError::Corrupt { format, reason: format!("its sides are {width}x{height}") });
@@ -165,10 +169,10 @@ pub fn read_header(bytes: &[u8], options: &DecodeOptions) -> Result<Header, Deco
 ///
 /// # Conventions
 /// Everything becomes eight-bit RGB. A JPEG gives the bytes that libjpeg-turbo, and so Pillow, makes of it. Grey is
-/// repeated over the channels, palettes and CMYK are converted, an alpha channel is dropped and not composited (as
-/// Pillow's `convert("RGB")` does), sixteen bits are scaled to eight (Pillow saturates sixteen-bit grey to white
-/// instead). Colour profiles are ignored, as torchvision ignores them, and so is the EXIF orientation unless
-/// [`DecodeOptions::exif_rotate`] asks for it; a broken one turns nothing.
+/// repeated over the channels, palettes and CMYK are converted (of the 16 bits of a palette in TIFF the higher 8), an
+/// alpha channel is dropped and not composited (as Pillow's `convert("RGB")` does), sixteen bits are scaled to eight
+/// (Pillow saturates sixteen-bit grey to white instead). Colour profiles are ignored, as torchvision ignores them, and
+/// so is the EXIF orientation unless [`DecodeOptions::exif_rotate`] asks for it; a broken one turns nothing.
 ///
 /// # Errors
 /// [`DecodeError`]. Truncated data is an error and never a half-grey picture; a JPEG that lacks nothing but its end
@@ -206,6 +210,10 @@ pub fn decode_into(bytes: &[u8], options: &DecodeOptions, image: &mut Image) -> 
         other => {
             // 16 bytes per pixel are RGBA in f32, the widest there is; a slack for tables and small pictures.
             let allocation = (u64::from(width) * u64::from(height)).saturating_mul(16) + HEADER_ALLOCATION;
+            if let Some(palette) = palette_of(bytes, format) {
+                *image = palette.decode(bytes, header, allocation)?;
+                return Ok(());
+            }
             let decoded = reader(bytes, other, allocation).decode().map_err(|error| failure(other, &error))?;
             *image = Image::from_rgb8(width, height, DynamicImage::into_rgb8(decoded).into_raw())
                 .map_err(|error: ImageError| DecodeError::Corrupt { format, reason: error.to_string() })?;
@@ -221,13 +229,35 @@ pub fn decode_into(bytes: &[u8], options: &DecodeOptions, image: &mut Image) -> 
     Ok(())
 }
 
+/// What a TIFF file says whose colours stand in a table.
+fn palette_of(bytes: &[u8], format: Format) -> Option<PaletteTiff> {
+    if format == Format::Tiff { PaletteTiff::find(bytes) } else { None }
+}
+
+/// Whether [`DecodeOptions::exif_rotate`] changes the picture of this file: it states an orientation other than upright.
+///
+/// ```
+/// use twoview_pixels::{Image, encode_png, states_a_turn};
+/// assert!(!states_a_turn(&encode_png(&Image::filled(3, 2, [9; 3])?)?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn states_a_turn(bytes: &[u8]) -> bool {
+    let Some(format) = Format::of(bytes) else { return false };
+    let stated = catching_panics(format, || Ok(orientation(bytes, format)));
+    stated.is_ok_and(|orientation| orientation != Orientation::NoTransforms)
+}
+
 /// How the picture has to be turned to stand upright; not at all where the file does not say, or not well.
 fn orientation(bytes: &[u8], format: Format) -> Orientation {
     let stated = match format {
         Format::Jpeg => jpeg::exif(bytes).and_then(Orientation::from_exif_chunk),
-        other => {
-            reader(bytes, other, HEADER_ALLOCATION).into_decoder().and_then(|mut decoder| decoder.orientation()).ok()
-        }
+        other => match palette_of(bytes, other) {
+            Some(palette) => palette.orientation(),
+            None => {
+                let decoder = reader(bytes, other, HEADER_ALLOCATION).into_decoder();
+                decoder.and_then(|mut decoder| decoder.orientation()).ok()
+            }
+        },
     };
     stated.unwrap_or(Orientation::NoTransforms)
 }

@@ -168,12 +168,16 @@ fn decode_strictly(bytes: &[u8], pixels: &mut [u8]) -> Result<(), JpegError> {
 /// Tables, and small pictures' share of rounding up to whole blocks, in bytes.
 const FIXED_MEMORY: u64 = 16 << 20;
 
-/// A file that ends early is called truncated whatever the decoder stumbled over.
+/// A file that ends early is called truncated whatever the decoder stumbled over. One with its end marker does not end
+/// early: where its data run out, the damage lies before the marker, and looking for a longer copy of it is in vain.
 fn failure(bytes: &[u8], error: JpegError) -> DecodeError {
     match error {
         JpegError::Unsupported(reason) => DecodeError::Unsupported { format: Format::Jpeg, reason },
-        JpegError::UnexpectedEof => DecodeError::Truncated { format: Format::Jpeg },
         _ if !Structure::of(bytes).has_end => DecodeError::Truncated { format: Format::Jpeg },
+        JpegError::UnexpectedEof => {
+            let reason = "its coded data end before the last pixel".to_owned();
+            DecodeError::Corrupt { format: Format::Jpeg, reason }
+        }
         other => DecodeError::Corrupt { format: Format::Jpeg, reason: other.to_string() },
     }
 }

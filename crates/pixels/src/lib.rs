@@ -36,6 +36,7 @@ mod image;
 mod instructions;
 mod jpeg;
 mod normalize;
+mod palette_tiff;
 mod planes;
 mod plausible;
 mod resample;
@@ -44,7 +45,7 @@ mod workspace;
 
 pub use crate::blur::{BlurKind, gaussian_blur};
 pub use crate::color::{ColorOp, apply_colors};
-pub use crate::decode::{DecodeError, DecodeOptions, Header, decode, decode_into, read_header};
+pub use crate::decode::{DecodeError, DecodeOptions, Header, decode, decode_into, read_header, states_a_turn};
 pub use crate::encode::{EncodeError, encode_png};
 pub use crate::flip::{horizontal_flip, quarter_turn, vertical_flip};
 pub use crate::format::Format;

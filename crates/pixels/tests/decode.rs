@@ -240,6 +240,17 @@ fn truncation_is_called_by_its_name() {
     }
 }
 
+/// A JPEG that lost data before its end marker is damaged, not cut: the marker is there.
+#[test]
+fn a_jpeg_without_its_middle_is_corrupt() {
+    let bytes = jpeg(&picture(64, 48), false);
+    let (kept, end) = (bytes.len() * 3 / 5, bytes.len() - 2);
+    let hollow = [&bytes[..kept], &bytes[end..]].concat();
+    let reason = "its coded data end before the last pixel".to_owned();
+    assert_eq!(decode(&hollow, &OPTIONS), Err(DecodeError::Corrupt { format: Format::Jpeg, reason }));
+    assert_eq!(decode(&bytes[..kept], &OPTIONS), Err(DecodeError::Truncated { format: Format::Jpeg }));
+}
+
 #[test]
 fn junk_after_the_end_is_ignored() {
     for (format, mut bytes) in files(&picture(24, 24)) {
