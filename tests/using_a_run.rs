@@ -124,6 +124,15 @@ fn similar_pictures_are_found_grouped_and_labelled() {
     fails(dir, &["cluster", "run", "--folders", "groups"], 2, &["groups", "something in it"]);
     fails(dir, &["cluster", "run", "-k", "121"], 2, &["120", "121"]);
 
+    // Every picture is as alike as that to itself; from -0.999 on, nearly everything is one group.
+    let dedup = |cosine: &str| json(dir, &["dedup", "run", "--cosine", cosine, "--out", "d.jsonl", "--json"]);
+    assert!(dedup("1")["alike"].as_u64() < Some(120));
+    assert_eq!((dedup("-0.999")["alike"].as_u64(), dedup("-0.999")["groups"].as_u64()), (Some(120), Some(1)));
+    let list: Value =
+        serde_json::from_str(&fs::read_to_string(dir.join("d.jsonl")).expect("a list")).expect("one group");
+    assert_eq!((&list["kind"], list["paths"].as_array().map(Vec::len)), (&"embedding".into(), Some(120)));
+    fails(dir, &["dedup", "run", "--cosine", "2"], 2, &["--cosine"]);
+
     fs::write(dir.join("few.csv"), "path,label\nrings/0000.png,round\nchecks/0000.png,square\ndots/0001.png,round\n")
         .expect("written");
     let args = ["label", "run", "--labels", "few.csv", "--out", "all.csv", "-k", "1", "--min-share", "0", "--json"];

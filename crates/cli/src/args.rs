@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Search(SearchArgs),
     /// Put pictures into groups that look alike to the encoder
     Cluster(ClusterArgs),
+    /// Find pictures that are nearly the same to the encoder
+    Dedup(DedupArgs),
     /// Label all pictures from a few labels, by the neighbours of each
     Label(LabelArgs),
     /// Make one page about a run that opens offline in any browser: curves, map, neighbours, pairs worth a look
@@ -409,6 +411,29 @@ pub(crate) struct ClusterArgs {
     /// Draw the pictures nearest to each centre into this PNG file
     #[arg(long, value_name = "FILE.png")]
     pub(crate) sheet: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const DEDUP_HELP: &str = "Examples:\n  twoview dedup runs/mine --in photos/ --cosine 0.97 --out duplicates.jsonl\n\n\
+`twoview data check` finds copies and near copies without an encoder.";
+
+#[derive(Debug, Args)]
+#[command(after_help = DEDUP_HELP)]
+pub(crate) struct DedupArgs {
+    /// The run directory
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) pictures: PicturesArgs,
+    /// Pictures are alike from this cosine of their features on
+    #[arg(long, default_value_t = 0.98, allow_negative_numbers = true)]
+    pub(crate) cosine: f64,
+    /// The list to write, one group in a line, which data.duplicates reads; without it, duplicates.jsonl in the run directory
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one line of JSON

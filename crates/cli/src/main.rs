@@ -13,6 +13,7 @@ mod cluster;
 mod compare;
 mod config;
 mod data;
+mod dedup;
 mod demo;
 mod device;
 mod doctor;
@@ -82,6 +83,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Preview(args) => preview::preview(args),
         Command::Search(args) => search::search(args),
         Command::Cluster(args) => cluster::cluster(args),
+        Command::Dedup(args) => dedup::dedup(args),
         Command::Label(args) => label::label(args),
         Command::Report(args) => report::report(args),
         Command::Data(DataCommand::Check(args)) => data::check(args),

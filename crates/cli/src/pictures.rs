@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use twoview_data::{
     BadFile, CifarConfig, CifarLabels, CifarSource, DetectError, DuplicateGroup, Fingerprint, FolderConfig,
-    FolderError, FolderSource, IdxSource, KnownDuplicates, OnBad, PackSource, PatternsConfig, PatternsSource,
-    PictureFiles, ScanReport, Source, SourceKind, Split, StlPart, StlSource, TarSource, check_source, escape_path,
-    read_duplicates,
+    FolderError, FolderSource, IdxSource, KnownDuplicates, OnBad, PackError, PackSource, PatternsConfig,
+    PatternsSource, PictureFiles, ScanReport, Source, SourceKind, Split, StlPart, StlSource, TarSource, check_source,
+    escape_path, read_duplicates,
 };
 use twoview_pixels::{CropBox, DecodeOptions, Filter, Image, Planes, Workspace, resized_crop};
 
@@ -201,7 +201,14 @@ pub(crate) fn source_at(path: &Path, config: &SourceConfig) -> Result<SourceConf
         SourceKind::Parquet => {
             SourceConfig::Parquet { root, max_bad_fraction, max_file_mib, max_megapixels, exif_rotate, cache_mib }
         }
-        SourceKind::Pack => SourceConfig::Pack { root, max_bad_fraction, max_file_mib, max_megapixels, exif_rotate },
+        SourceKind::Pack => {
+            // Pixels that were packed turned, or not, leave no choice.
+            let exif_rotate = match PackSource::open(&root, decode) {
+                Err(PackError::Turned { packed, .. }) => packed,
+                _ => exif_rotate,
+            };
+            SourceConfig::Pack { root, max_bad_fraction, max_file_mib, max_megapixels, exif_rotate }
+        }
         unknown => return Err(Failure::new(Exit::Bug, format!("{unknown:?} cannot be opened"))),
     })
 }

@@ -32,7 +32,7 @@ struct Seen {
 ///
 /// # Cost
 /// One decoding of every picture, on all threads; about 1 KiB of memory for each, most of it what near duplicates are
-/// found by. The search for those takes the square of how many look alike.
+/// found by.
 pub fn check_source(
     source: &dyn Source,
     root: &Path,

@@ -29,6 +29,8 @@ pub enum Likeness {
     Exact,
     /// They look the same: resized, saved anew, brightened, or taken one right after the other.
     Near,
+    /// An encoder finds them nearly the same.
+    Embedding,
 }
 
 /// Pictures that show the same thing; a line of `duplicates.jsonl`.
@@ -37,10 +39,28 @@ pub enum Likeness {
 pub struct DuplicateGroup {
     /// How they resemble each other.
     pub kind: Likeness,
-    /// The largest number of bits, of 64, in which the perceptual hash of the first picture differs from another's.
+    /// Of near ones the largest number of bits, of 64, in which the perceptual hash of the first picture differs from
+    /// another's; else 0.
     pub distance: u32,
     /// Their names as [`Source::name`] spells them, in the order of the source; at least two.
     pub paths: Vec<String>,
+}
+
+impl DuplicateGroup {
+    /// The groups that pairs of pictures of `source` grow together to.
+    pub fn of_pairs(
+        source: &dyn Source,
+        kind: Likeness,
+        pairs: impl IntoIterator<Item = (usize, usize)>,
+    ) -> Vec<DuplicateGroup> {
+        let mut sets = Sets::new(source.len());
+        let number = |i: usize| u32::try_from(i).unwrap_or(u32::MAX);
+        pairs.into_iter().for_each(|(a, b)| sets.join(number(a), number(b)));
+        let name = |i: u32| source.name(i as usize).into_owned();
+        let group =
+            |members: Vec<u32>| DuplicateGroup { kind, distance: 0, paths: members.into_iter().map(name).collect() };
+        sets.groups().into_iter().map(group).collect()
+    }
 }
 
 /// Sets that grow together: union by the smaller number, so that a set is called by its first member.
