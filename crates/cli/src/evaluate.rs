@@ -9,17 +9,17 @@ use std::{
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use twoview_data::{Source, Split as Part, escape_path};
-use twoview_encoder::{EncoderConfig, FrozenEncoder, load_named, load_safetensors};
+use twoview_encoder::{EncoderConfig, FrozenEncoder};
 use twoview_eval::{FeatureBank, KnnConfig, LinearFit, LinearProbeConfig, Rungs, Score, Split};
 use twoview_pixels::Normalize;
-use twoview_train::{Checkpoint, RunDir};
+use twoview_train::RunDir;
 
 use crate::{
     args::{EvalArgs, EvalCommand},
     device,
+    encoder_weights::EncoderWeights,
     failure::{Exit, Failure, OrExit},
     pictures::{self, Pictures},
-    pretrain::no_checkpoint,
     run_file::RunFile,
     run_plan,
     terminal::{Counter, note, result, result_json},
@@ -317,7 +317,7 @@ pub(crate) fn look(file: &RunFile) -> Result<Look, Failure> {
     Ok(Look { size_px: augment.size_px(), normalize })
 }
 
-/// The encoder as training left it.
+/// The encoder as training left it, or as it was imported.
 ///
 /// # Errors
 /// [`Exit::Run`] where the run has no checkpoint, [`Exit::Model`] where the weights are damaged.
@@ -326,11 +326,7 @@ pub(crate) fn trained_encoder(
     config: &EncoderConfig,
     device: &Device,
 ) -> Result<FrozenEncoder, Failure> {
-    let (checkpoint, damaged) = Checkpoint::latest(run_dir).map_err(no_checkpoint)?;
-    damaged.iter().for_each(|line| note(&format!("warning: damaged checkpoint passed over: {line}")));
-    let fresh = config.init(0, device).or_exit(Exit::Usage)?;
-    let weights = load_safetensors(&checkpoint.encoder()).or_exit(Exit::Model)?.tensors;
-    Ok(FrozenEncoder::new(&load_named(fresh, weights).or_exit(Exit::Model)?))
+    Ok(FrozenEncoder::new(&EncoderWeights::of_run(run_dir, config, device)?.encoder))
 }
 
 /// The same encoder with the weights that the run began with.

@@ -14,10 +14,14 @@ mod data;
 mod demo;
 mod device;
 mod embed;
+mod encoder_weights;
 mod evaluate;
+mod export;
 mod failure;
 #[cfg(feature = "fetch")]
 mod fetch;
+mod import;
+mod model_card;
 mod npy;
 mod pictures;
 mod pretrain;
@@ -25,6 +29,7 @@ mod preview;
 mod run_file;
 mod run_plan;
 mod signals;
+mod start;
 mod terminal;
 
 use std::{panic, process::ExitCode};
@@ -63,6 +68,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Resume(args) => pretrain::resume(args),
         Command::Eval(command) => evaluate::evaluate(command),
         Command::Embed(args) => embed::embed(args),
+        Command::Export(args) => export::export(args),
+        Command::Import(args) => import::import(args),
         Command::Preview(args) => preview::preview(args),
         Command::Data(DataCommand::Check(args)) => data::check(args),
         Command::Data(DataCommand::Make(DataMakeCommand::Patterns(args))) => data::make_patterns(args),
