@@ -23,7 +23,7 @@ fn command(dir: &Path, args: &[&str]) -> Command {
 }
 
 #[track_caller]
-fn succeeds(dir: &Path, args: &[&str]) -> Output {
+pub(crate) fn succeeds(dir: &Path, args: &[&str]) -> Output {
     let output = twoview(dir, args);
     assert!(output.status.success(), "twoview {}: {}\n{}", args.join(" "), output.status, stderr(&output));
     output
@@ -31,7 +31,7 @@ fn succeeds(dir: &Path, args: &[&str]) -> Output {
 
 /// The last line of stdout, which `--json` promises to be one value.
 #[track_caller]
-fn json(dir: &Path, args: &[&str]) -> Value {
+pub(crate) fn json(dir: &Path, args: &[&str]) -> Value {
     let output = succeeds(dir, args);
     let stdout = String::from_utf8(output.stdout).expect("UTF-8");
     let line = stdout.lines().last().unwrap_or_else(|| panic!("twoview {} printed nothing", args.join(" ")));
@@ -39,7 +39,7 @@ fn json(dir: &Path, args: &[&str]) -> Value {
 }
 
 #[track_caller]
-fn fails(dir: &Path, args: &[&str], exit: i32, words: &[&str]) {
+pub(crate) fn fails(dir: &Path, args: &[&str], exit: i32, words: &[&str]) {
     let output = twoview(dir, args);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(exit), "twoview {}\n{said}", args.join(" "));
@@ -49,12 +49,12 @@ fn fails(dir: &Path, args: &[&str], exit: i32, words: &[&str]) {
     assert!(output.stdout.is_empty(), "an error leaves stdout to results");
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A folder with the built-in pictures in `pictures/train` and `pictures/test`.
-fn with_pictures(train_per_class: u32, test_per_class: u32) -> TempDir {
+pub(crate) fn with_pictures(train_per_class: u32, test_per_class: u32) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let (train, test) = (train_per_class.to_string(), test_per_class.to_string());
     let args = ["data", "make", "patterns", "pictures", "--train-per-class", &train, "--test-per-class", &test];
@@ -78,7 +78,7 @@ const TINY: [&str; 12] = [
     "schedule.warmup.steps=0",
 ];
 
-fn pretrain_args<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn pretrain_args<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["pretrain", data, "--out", out], TINY.as_slice(), more].concat()
 }
 

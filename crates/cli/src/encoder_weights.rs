@@ -50,6 +50,14 @@ pub(crate) struct View {
     pub(crate) normalize: NormalizeConfig,
 }
 
+/// A value as JSON, its f32 with the few digits that name them. `serde_json::to_value` widens them first.
+///
+/// # Errors
+/// None known; the serializer's.
+pub(crate) fn as_written(value: &impl Serialize) -> Result<serde_json::Value, Failure> {
+    serde_json::from_str(&serde_json::to_string(value).or_exit(Exit::Bug)?).or_exit(Exit::Bug)
+}
+
 /// The key that an exported file keeps its [`View`] under.
 pub(crate) const VIEW_KEY: &str = "twoview.view";
 

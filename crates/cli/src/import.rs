@@ -11,7 +11,7 @@ use twoview_train::RunDir;
 use crate::{
     args::ImportArgs,
     device,
-    encoder_weights::{EncoderWeights, UsedAs, View, described},
+    encoder_weights::{EncoderWeights, UsedAs, View, as_written, described},
     export::file_metadata,
     failure::{Exit, Failure, OrExit, at},
     pictures::{Manifest, RunManifest},
@@ -72,9 +72,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<(), Failure> {
             "feature_dim": weights.encoder.feature_dim(),
             "prefix": weights.prefix,
             "ignored": weights.ignored,
-            "size_px": view.size_px,
-            "mean": view.normalize.mean,
-            "std": view.normalize.std,
+            "view": as_written(&view)?,
         }));
     }
     let dim = weights.encoder.feature_dim();

@@ -8,7 +8,7 @@ use twoview_train::RunDir;
 
 use crate::{
     args::{ExportFormat, Naming},
-    encoder_weights::{EncoderWeights, UsedAs, View, described, sha256_of},
+    encoder_weights::{EncoderWeights, UsedAs, View, as_written, described, sha256_of},
     failure::{Exit, Failure, OrExit, at},
     pictures::RunManifest,
     run_file::RunFile,
@@ -60,8 +60,8 @@ impl ModelCard {
             "parameters": n_parameters(&weights.encoder),
             "feature_dim": weights.encoder.feature_dim(),
             "size_px": view.size_px,
-            "mean": view.normalize.mean,
-            "std": view.normalize.std,
+            "mean": as_written(&view.normalize.mean)?,
+            "std": as_written(&view.normalize.std)?,
             "input": {
                 "layout": "[N, 3, H, W], float32, channels red, green, blue",
                 "pixels": "value / 255, in [0, 1], less the mean, divided by std",
@@ -77,7 +77,7 @@ impl ModelCard {
             "data": data,
             "weights": manifest.weights,
             "scores": scores(run_dir),
-            "config": run_file,
+            "config": as_written(run_file)?,
             "python": python,
         });
         Ok(Self { card, encoder, view, python })

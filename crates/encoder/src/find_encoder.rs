@@ -79,8 +79,9 @@ pub enum FindEncoderError {
     /// The weights cannot be read.
     #[error(transparent)]
     File(#[from] WeightsFileError),
-    /// The tensors are not those of a plain ResNet, such as one with attention, groups or wider bottlenecks.
-    #[error("is no plain ResNet{}", under(prefix))]
+    /// The tensors are not those of a plain ResNet, such as one with attention, groups or wider bottlenecks, or not of its
+    /// element type.
+    #[error("does not fit the plain ResNet that it looks like{}", under(prefix))]
     Weights {
         /// Where the encoder was found.
         prefix: String,

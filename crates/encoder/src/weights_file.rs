@@ -87,8 +87,10 @@ impl WeightsFile {
         let left = file.metadata().map_err(failed)?.len();
         let mut head = Vec::new();
         file.by_ref().take(512).read_to_end(&mut head).map_err(failed)?;
-        // A pickle begins with its protocol, a tar archive has its name behind the first file's.
-        if matches!(head[..], [0x80, 2..=5, ..]) && head.get(2) != Some(&0) || head.get(257..262) == Some(b"ustar") {
+        // A pickle begins with its protocol, where a safetensors file would claim a header of more than 4 MiB; a tar archive has
+        // its name behind the first file's.
+        let is_pickle = matches!(head[..], [0x80, 2..=5, 0x40..=0xff, ..]);
+        if is_pickle || head.get(257..262) == Some(b"ustar") {
             return Err(WeightsFileError::Legacy { path: path.to_owned() });
         }
         let (content, metadata) = if head.starts_with(b"PK") {
