@@ -55,6 +55,7 @@ fn an_encoder_goes_out_and_comes_back_with_the_same_bits() {
     assert_eq!(read(&at("e.safetensors")), read(&at("again.safetensors")));
     succeeds(dir.path(), &["export", "in", "--format", "onnx"]);
     assert!(at("in/export/encoder.onnx").is_file() && at("in/export/encoder.onnx.card.md").is_file());
+    fails(dir.path(), &["eval", "knn", "in"], 2, &["no pictures of its own", "--train"]);
     fails(dir.path(), &["resume", "in"], 7, &["was imported", "pretrain DATA --start in"]);
 
     // A card says what it is, and what the run directory says of its worth.
@@ -123,6 +124,8 @@ fn what_is_no_encoder_is_refused_with_its_exit_code() {
     fails(dir.path(), &["import", "page.pth"], 8, &["page.pth"]);
     fs::write(dir.path().join("old.pth"), b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.").expect("written");
     fails(dir.path(), &["import", "old.pth"], 8, &["old.pth", "PyTorch 1.6", "torch.save"]);
+    fs::write(dir.path().join("empty.safetensors"), "").expect("written");
+    fails(dir.path(), &["import", "empty.safetensors"], 8, &["empty.safetensors"]);
     fails(dir.path(), &["import", "none.pth"], 4, &["none.pth"]);
     fails(dir.path(), &["export", "none", "--format", "onnx"], 7, &["none", "config.resolved.toml"]);
     fails(dir.path(), &["export", "none"], 2, &["--format"]);
@@ -147,8 +150,8 @@ fn the_readme_shows_the_card_of_the_photos_preset() {
 
 /// Makes pictures of several sizes and forms, as photographs are, without any photograph: 64 of them.
 ///
-/// None is twice as tall as wide. Of such pictures Pillow 13 resamples the columns before the rows and rounds between the
-/// two, where every Pillow before it and `twoview-pixels` take the rows first: a grey level of difference in some pixels, and up to
+/// None is twice as tall as wide. Of some such pictures Pillow 13.0 resamples the columns before the rows and rounds
+/// between the two, where Pillow 12.0 and `twoview-pixels` take the rows first: a grey level of difference in some pixels, and up to
 /// 7e-3 in the features.
 const MAKE_PICTURES: &str = r#"
 import os, numpy

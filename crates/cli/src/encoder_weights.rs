@@ -193,12 +193,16 @@ fn is_imported(run_dir: &RunDir) -> bool {
     RunManifest::read(run_dir).is_ok_and(imported)
 }
 
-/// Reading failed, or the file is not what it should be.
+/// Reading failed, or the file is not what it should be; one that ends too early is the latter.
 fn exit_of(error: &WeightsFileError) -> Exit {
     match error {
-        WeightsFileError::Io { .. }
-        | WeightsFileError::Safetensors(SafetensorsError::Io { .. })
-        | WeightsFileError::Torch(TorchFileError::Zip(ZipError::Io { .. })) => Exit::Io,
+        WeightsFileError::Io { source, .. }
+        | WeightsFileError::Safetensors(SafetensorsError::Io { source, .. })
+        | WeightsFileError::Torch(TorchFileError::Zip(ZipError::Io { source, .. }))
+            if source.kind() != io::ErrorKind::UnexpectedEof =>
+        {
+            Exit::Io
+        }
         _ => Exit::Model,
     }
 }

@@ -342,6 +342,12 @@ fn labelled(args: &EvalArgs, file: &RunFile) -> Result<Labelled, Failure> {
     let open = |path: &Path, part| pictures::open_labelled(&pictures::source_at(path, source)?, part);
     let train: Pictures = match &args.train {
         Some(path) => open(path, Part::Train)?,
+        None if source.is_nowhere() => {
+            return Err(Failure::new(
+                Exit::Usage,
+                "the run has no pictures of its own; name labelled ones with --train",
+            ));
+        }
         None => pictures::open_labelled(source, Part::Train)?,
     };
     if let Some(path) = &args.test {

@@ -175,6 +175,11 @@ impl SourceConfig {
         matches!(self, Self::Patterns { .. } | Self::Cifar { .. } | Self::Stl { .. } | Self::Idx { .. })
     }
 
+    /// Whether no place of pictures was written down, as in a preset or an imported run.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        matches!(self, Self::Folder { root: None, roots, list: None, labels: None, .. } if roots.is_empty())
+    }
+
     /// Where the pictures lie, for the command line to fill in; `None` for what is made by the program.
     pub(crate) fn root_mut(&mut self) -> Option<&mut PathBuf> {
         match self {

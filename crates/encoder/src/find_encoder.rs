@@ -73,6 +73,14 @@ pub enum FindEncoderError {
         /// Its shape.
         got: Vec<usize>,
     },
+    /// A weight is infinite or no number.
+    #[error(
+        "has the tensor `{name}` with numbers that are not finite; its training had failed, or the file is damaged"
+    )]
+    NotFinite {
+        /// Its name in the file.
+        name: String,
+    },
     /// The width is impossible.
     #[error(transparent)]
     Width(#[from] EncoderError),
@@ -179,8 +187,8 @@ impl FoundEncoder {
     /// Beside the encoder it returns the counters `num_batches_tracked` of the file, which an encoder has no place for.
     ///
     /// # Errors
-    /// [`FindEncoderError::Weights`] where the tensors are not exactly those of a ResNet, [`FindEncoderError::File`] where
-    /// they cannot be read.
+    /// [`FindEncoderError::Weights`] where the tensors are not exactly those of a ResNet, [`FindEncoderError::NotFinite`] where
+    /// one has no value that counts, [`FindEncoderError::File`] where they cannot be read.
     pub fn take_from(
         &self,
         file: &mut WeightsFile,
@@ -204,6 +212,10 @@ impl FoundEncoder {
         let mut counters = Vec::new();
         for (theirs, ours) in &self.names {
             let Some(data) = file.take(theirs)? else { continue };
+            // A network with such a weight has no feature that means anything.
+            if data.dtype().is_float() && !data.iter::<f64>().all(f64::is_finite) {
+                return Err(FindEncoderError::NotFinite { name: theirs.clone() });
+            }
             let into = if is_counter(ours) { &mut counters } else { &mut tensors };
             into.push((ours.clone(), data));
         }

@@ -176,6 +176,17 @@ fn half_precision_widens_and_double_precision_says_so() {
 }
 
 #[test]
+fn weights_that_are_not_finite_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut tensors = state();
+    let n = tensors[0].1.shape().num_elements();
+    tensors[0].1 = TensorData::new(vec![f32::NAN; n], tensors[0].1.shape());
+    let path = TorchSave::state_dict(&tensors).write(folder.path());
+    let name = "state_dict.conv1.weight";
+    assert!(matches!(imported(&path), Err(FindEncoderError::NotFinite { name: got }) if got == name));
+}
+
+#[test]
 fn a_file_cut_anywhere_is_an_error() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let whole = TorchSave::state_dict(&state()).bytes();
