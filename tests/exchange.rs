@@ -3,6 +3,8 @@
 //! Where the environment variable `TWOVIEW_PYTHON` names an interpreter with torch, torchvision, safetensors, onnx,
 //! onnxruntime and Pillow, what is handed over is loaded there and gives the same features.
 
+#![allow(clippy::print_stdout, reason = "a skipped test says so, and the distances are worth reading")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
