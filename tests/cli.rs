@@ -49,7 +49,7 @@ pub(crate) fn fails(dir: &Path, args: &[&str], exit: i32, words: &[&str]) {
     assert!(output.stdout.is_empty(), "an error leaves stdout to results");
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

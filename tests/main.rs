@@ -2,6 +2,8 @@
 
 #[path = "cli.rs"]
 mod cli;
+#[path = "exchange.rs"]
+mod exchange;
 #[cfg(feature = "fetch")]
 #[path = "fetch.rs"]
 mod fetch;

@@ -21,11 +21,27 @@ const EXIT_CODES: &str = "Start with `twoview demo`: it needs no files and no ne
 Exit codes: 0 done · 1 bug · 2 usage or configuration · 3 data unusable · 4 I/O (resumable) · 5 non-finite loss · \
 7 run locked or mismatched · 8 corrupt model file · 130/143 interrupted (resumable)";
 
+const PRETRAIN_EXAMPLES: &str = "Examples:\n  \
+twoview pretrain photos/ --out runs/mine\n  \
+twoview pretrain photos/ --preset photos --set loss.temperature=0.1\n  \
+twoview pretrain photos/ --start resnet50.pth --out runs/adapted    begin with weights of torchvision";
+
+const EXPORT_EXAMPLES: &str = "Examples:\n  \
+twoview export runs/mine --format safetensors\n  \
+twoview export runs/mine --format onnx --out encoder.onnx";
+
+const IMPORT_EXAMPLES: &str = "Examples:\n  \
+twoview import resnet50-11ad3fa6.pth --out runs/torchvision\n  \
+twoview eval knn runs/torchvision --train photos/train --test photos/test\n  \
+twoview import moco.pth.tar --prefix state_dict.module.encoder_q\n  \
+twoview import cifar.ckpt --set 'normalize={mean=[0.5,0.5,0.5], std=[0.5,0.5,0.5]}'";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make pictures, train on them and measure the result: end to end, without files or network
     Demo(DemoArgs),
     /// Train an encoder on a folder of pictures, or as a run file says
+    #[command(after_help = PRETRAIN_EXAMPLES)]
     Pretrain(PretrainArgs),
     /// Go on with a run exactly where it stopped
     Resume(ResumeArgs),
@@ -44,6 +60,12 @@ pub(crate) enum Command {
     Label(LabelArgs),
     /// Make one page about a run that opens offline in any browser: curves, map, neighbours, pairs worth a look
     Report(ReportArgs),
+    /// Hand the encoder over: a file that PyTorch, timm or any ONNX runtime loads, with a card that says how
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
+    /// Make a run of a ResNet that another program trained, to evaluate, embed with, or train on from
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(ImportArgs),
     /// Draw what the augmentations do to one's pictures, as a contact sheet
     Preview(PreviewArgs),
     /// Look at a folder of pictures, or make one
@@ -109,10 +131,7 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
-const PRETRAIN_HELP: &str = "Examples:\n  twoview pretrain photos/ --out runs/mine\n  twoview pretrain photos/ --preset photos --set length.epochs=20 --set loss.temperature=0.1\n  twoview pretrain mine.toml --device wgpu";
-
 #[derive(Debug, Args)]
-#[command(after_help = PRETRAIN_HELP)]
 pub(crate) struct PretrainArgs {
     /// A folder of pictures, a set in another form (CIFAR, STL-10 or MNIST files, .tar or .parquet shards, a .pack), or a
     /// run file (.toml)
@@ -121,6 +140,10 @@ pub(crate) struct PretrainArgs {
     /// The run directory to make; without it, runs/NAME-N
     #[arg(long, value_name = "RUN")]
     pub(crate) out: Option<PathBuf>,
+    /// Begin with the encoder of this run or file of weights instead of at random. It replaces the encoder of a preset; one
+    /// that a run file or --set describes has to be the same
+    #[arg(long, value_name = "RUN|FILE")]
+    pub(crate) start: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
     #[command(flatten)]
@@ -545,6 +568,77 @@ pub(crate) struct ReportArgs {
     /// Write the measurements for TensorBoard as well, into tb/ in the run directory
     #[arg(long)]
     pub(crate) tensorboard: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The run directory
+    pub(crate) run: PathBuf,
+    /// The form of the file
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// Whose names the tensors carry. For these ResNets timm's are torchvision's; the card shows the loader asked for
+    #[arg(long, value_enum, default_value_t = Naming::Torchvision)]
+    pub(crate) naming: Naming,
+    /// The file to write; without it, encoder.safetensors or encoder.onnx in the run's export folder. FILE.card.md and
+    /// FILE.card.json are written beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Named tensors; torchvision and timm load them strictly
+    Safetensors,
+    /// The whole network, opset 17; batch, height and width are free
+    Onnx,
+}
+
+impl ExportFormat {
+    /// As it is written on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Onnx => "onnx",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Naming {
+    /// torchvision.models
+    Torchvision,
+    /// timm
+    Timm,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// A .safetensors file, or one of torch.save (.pth, .pt, .ckpt): a state dict, or a checkpoint of SimCLR, MoCo, lightly,
+    /// solo-learn and the like. It is read as data; nothing in it is run
+    pub(crate) file: PathBuf,
+    /// The run directory to make; without it, runs/NAME-N
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: Option<PathBuf>,
+    /// What stands before the encoder's names, where the file holds several: --prefix state_dict.module.encoder_q
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) prefix: Option<String>,
+    /// The configuration around the encoder; without it, photos at 224 pixels for ImageNet's stem and small for CIFAR's
+    #[arg(long, value_name = "NAME|RUNFILE")]
+    pub(crate) preset: Option<String>,
+    /// Change one key: --set normalize.mean=[0.5,0.5,0.5]
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one line of JSON

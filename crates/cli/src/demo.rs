@@ -47,7 +47,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let test = pictures::open(&file.data.source, Split::Test)?;
     let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
     let state = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
-    let run_dir = begin(args.out.as_deref(), "demo", &file, &pictures)?;
+    let run_dir = begin(args.out.as_deref(), "demo", &file, &pictures, None)?;
 
     let labelled = Labelled::with_test(pictures.source, test.source)?;
     let look = look(&file)?;

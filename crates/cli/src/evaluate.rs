@@ -8,19 +8,19 @@ use std::{
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use twoview_data::{ImageSource, escape_path};
-use twoview_encoder::{EncoderConfig, FrozenEncoder, load_named, load_safetensors};
+use twoview_encoder::{EncoderConfig, FrozenEncoder};
 use twoview_eval::{
     FewShot, KnnConfig, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Rungs, Score, extract_features,
 };
 use twoview_pixels::Image;
-use twoview_train::{Checkpoint, RunDir};
+use twoview_train::RunDir;
 
 use crate::{
     args::{EvalArgs, EvalCommand, FewShotArgs, ProbeArgs},
     device,
+    encoder_weights::EncoderWeights,
     failure::{Exit, Failure, OrExit},
     labelled::{Banks, Labelled, Look, look},
-    pretrain::no_checkpoint,
     run_file::RunFile,
     run_plan, scores,
     terminal::{note, result, result_json},
@@ -375,7 +375,7 @@ pub(crate) fn rung(name: &str, score: &Score) -> String {
     format!("  {name:17} {:5.1} %  [{:.1}, {:.1}]", 100.0 * score.top1, 100.0 * low, 100.0 * high)
 }
 
-/// The encoder as training left it.
+/// The encoder as training left it, or as it was imported.
 ///
 /// # Errors
 /// [`Exit::Run`] where the run has no checkpoint, [`Exit::Model`] where the weights are damaged.
@@ -384,11 +384,7 @@ pub(crate) fn trained_encoder(
     config: &EncoderConfig,
     device: &Device,
 ) -> Result<FrozenEncoder, Failure> {
-    let (checkpoint, damaged) = Checkpoint::latest(run_dir).map_err(no_checkpoint)?;
-    damaged.iter().for_each(|line| note(&format!("warning: damaged checkpoint passed over: {line}")));
-    let fresh = config.init(0, device).or_exit(Exit::Usage)?;
-    let weights = load_safetensors(&checkpoint.encoder()).or_exit(Exit::Model)?.tensors;
-    Ok(FrozenEncoder::new(&load_named(fresh, weights).or_exit(Exit::Model)?))
+    Ok(FrozenEncoder::new(&EncoderWeights::of_run(run_dir, config, device)?.encoder))
 }
 
 /// The same encoder with the weights that the run began with.

@@ -194,6 +194,10 @@ impl Labelled {
     pub(crate) fn open(args: &EvalArgs, file: &RunFile) -> Result<Self, Failure> {
         let source = &file.data.source;
         let at = |path: &Path| pictures::source_at(path, source);
+        if args.train.is_none() && source.is_nowhere() {
+            let message = "the run has no pictures of its own; name labelled ones with --train";
+            return Err(Failure::new(Exit::Usage, message));
+        }
         let mut train = args.train.as_deref().map_or_else(|| Ok(source.clone()), at)?;
         if let Some(table) = &args.labels {
             train.set_labels(table)?;

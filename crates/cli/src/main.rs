@@ -21,15 +21,19 @@ mod embed;
 mod embeddings;
 #[cfg(feature = "parquet")]
 mod embeddings_parquet;
+mod encoder_weights;
 mod evaluate;
+mod export;
 mod failure;
 #[cfg(feature = "fetch")]
 mod fetch;
+mod import;
 mod init;
 mod label;
 mod labelled;
 mod list;
 mod man;
+mod model_card;
 mod npy;
 mod online;
 mod pictures;
@@ -41,6 +45,7 @@ mod run_plan;
 mod scores;
 mod search;
 mod signals;
+mod start;
 mod terminal;
 mod unfinished;
 
@@ -80,6 +85,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Resume(args) => pretrain::resume(args),
         Command::Eval(command) => evaluate::evaluate(command),
         Command::Embed(args) => embed::embed(args),
+        Command::Export(args) => export::export(args),
+        Command::Import(args) => import::import(args),
         Command::Preview(args) => preview::preview(args),
         Command::Search(args) => search::search(args),
         Command::Cluster(args) => cluster::cluster(args),

@@ -1,7 +1,7 @@
 //! From a source's configuration to pictures, with what was found said aloud.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,8 +15,10 @@ use twoview_data::{
     escape_path, read_duplicates,
 };
 use twoview_pixels::{CropBox, DecodeOptions, Filter, Image, Planes, Workspace, resized_crop};
+use twoview_train::RunDir;
 
 use crate::{
+    encoder_weights::WeightsOrigin,
     failure::{Exit, Failure, OrExit},
     run_file::SourceConfig,
     terminal::{Counter, note},
@@ -47,6 +49,22 @@ pub(crate) struct RunManifest {
     pub(crate) data: Manifest,
     /// [`RunFile::experiment`](crate::run_file::RunFile::experiment) when it began.
     pub(crate) experiment: serde_json::Value,
+    /// Weights that it did not make itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) weights: Option<WeightsOrigin>,
+}
+
+impl RunManifest {
+    /// The manifest of a run.
+    ///
+    /// # Errors
+    /// [`Exit::Run`] where there is none.
+    pub(crate) fn read(run_dir: &RunDir) -> Result<Self, Failure> {
+        let path = run_dir.manifest();
+        let unreadable = |error: &dyn fmt::Display| Failure::new(Exit::Run, format!("{}: {error}", path.display()));
+        let text = fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
+        serde_json::from_str(&text).map_err(|error| unreadable(&error))
+    }
 }
 
 const MIB: u64 = 1024 * 1024;

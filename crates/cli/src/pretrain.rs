@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     time::Instant,
@@ -11,7 +11,7 @@ use std::{
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use twoview_data::{LoadError, Replaced, Split, escape_path};
-use twoview_encoder::{named_tensors, save_safetensors};
+use twoview_encoder::{named_tensors, save_safetensors, with_batch_counters};
 use twoview_train::{
     Checkpoint, CheckpointError, Ended, Job, JsonLines, MetricSink, RunDir, RunDirError, StepError, StepMetrics,
     TrainError, TrainState, Watch, run,
@@ -20,12 +20,15 @@ use twoview_train::{
 use crate::{
     args::{ConfigArgs, PretrainArgs, ResumeArgs},
     device,
+    encoder_weights::{UsedAs, WeightsOrigin},
+    export::n_batches,
     failure::{Exit, Failure, OrExit, at},
     online::Online,
     pictures::{self, Manifest, Pictures, RunManifest},
     run_file::{RunFile, SourceConfig},
     run_plan::{RunPlan, check},
     signals::Signals,
+    start::Start,
     terminal::{TrainingBar, landmarks, note, program, quoted, result, result_json},
 };
 
@@ -48,12 +51,21 @@ pub(crate) struct Trained {
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
     let (_, device) = device::open(&args.device.device)?;
-    let (file, pictures) = choose(&args.input, &args.config)?;
+    let (mut file, pictures) = choose(&args.input, &args.config)?;
     let pictures = pictures.knowing_duplicates(file.data.duplicates.as_deref())?;
+    let start = Start::of(args, &mut file, &device)?;
     let plan = RunPlan::new(&file, pictures.source.clone()).or_exit(Exit::Usage)?;
     let mut state = plan.fresh_state(&file, &device.clone().autodiff()).or_exit(Exit::Usage)?;
+    if let Some(start) = &start {
+        state.network.encoder = start.put_into(state.network.encoder)?;
+    }
     state.network.encoder = state.network.encoder.with_recompute(args.recompute);
-    let run_dir = begin(args.out.as_deref(), &stem(&args.input), &file, &pictures)?;
+    let origin = start.map(|start| start.origin);
+    let run_dir = begin(args.out.as_deref(), &stem(&args.input), &file, &pictures, origin)?;
+    if file.start.is_some() {
+        // From here on the run needs the file no more, whenever it is stopped.
+        Checkpoint::save(&run_dir, &state, 0).or_exit(Exit::Io)?;
+    }
     let online = Online::new(&file, &pictures.source, plan.knn_every)?;
     let trained = train(&plan, run_dir, state, &device, 0, online.as_ref())?;
     end(&trained, args.json)
@@ -80,6 +92,11 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
             damaged.iter().for_each(|line| note(&format!("warning: damaged checkpoint passed over: {line}")));
             (checkpoint.load(fresh).or_exit(Exit::Model)?, checkpoint.metrics_bytes())
         }
+        Err(CheckpointError::None(_)) if file.start.is_some() => {
+            let message =
+                "the run ended before it had stored the weights it starts from; begin it again with `twoview pretrain`";
+            return Err(Failure::new(Exit::Run, message));
+        }
         Err(CheckpointError::None(_)) => (fresh, 0),
         Err(error) => return Err(no_checkpoint(error)),
     };
@@ -93,13 +110,20 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Exit::Run`] where the directory is taken, [`Exit::Io`] where it cannot be written.
-pub(crate) fn begin(out: Option<&Path>, name: &str, file: &RunFile, pictures: &Pictures) -> Result<RunDir, Failure> {
+pub(crate) fn begin(
+    out: Option<&Path>,
+    name: &str,
+    file: &RunFile,
+    pictures: &Pictures,
+    weights: Option<WeightsOrigin>,
+) -> Result<RunDir, Failure> {
     // TOML is text: this fails for a folder whose name is not, and before anything is made.
     let resolved = file.to_toml().or_exit(Exit::Usage)?;
     let manifest = RunManifest {
         twoview: env!("CARGO_PKG_VERSION").to_owned(),
         data: pictures.manifest.clone(),
         experiment: file.experiment().or_exit(Exit::Bug)?,
+        weights,
     };
     let manifest = serde_json::to_string_pretty(&manifest).or_exit(Exit::Bug)?;
     let bad = pictures.report.as_ref().map(|report| report.bad_files.as_slice()).unwrap_or_default();
@@ -112,7 +136,8 @@ pub(crate) fn begin(out: Option<&Path>, name: &str, file: &RunFile, pictures: &P
     Ok(run_dir)
 }
 
-fn no_run_dir(error: RunDirError) -> Failure {
+/// The exit code of a run directory that cannot be had.
+pub(crate) fn no_run_dir(error: RunDirError) -> Failure {
     let exit = if matches!(error, RunDirError::Io { .. }) { Exit::Io } else { Exit::Run };
     Failure { exit, error: error.into() }
 }
@@ -187,7 +212,8 @@ pub(crate) fn train(
         ("format".to_owned(), "pt".to_owned()),
         ("twoview.encoder".to_owned(), serde_json::to_string(&plan.network.encoder).or_exit(Exit::Bug)?),
     ]);
-    save_safetensors(&exported, &named_tensors(&state.network.encoder), &metadata).or_exit(Exit::Io)?;
+    let tensors = with_batch_counters(named_tensors(&state.network.encoder), &[], n_batches(state.step));
+    save_safetensors(&exported, &tensors, &metadata).or_exit(Exit::Io)?;
     let images_per_s = pictures / seconds.max(f64::MIN_POSITIVE);
     Ok(Trained { state, run_dir, images_per_s, seconds, loss: bar.loss(), last: last.0 })
 }
@@ -305,10 +331,15 @@ fn stem(input: &Path) -> String {
 
 /// Refuses to go on with another experiment than the one that was begun, as an edited configuration would.
 fn same_experiment(run_dir: &RunDir, file: &RunFile) -> Result<RunManifest, Failure> {
-    let path = run_dir.manifest();
-    let unreadable = |error: &dyn fmt::Display| Failure::new(Exit::Run, format!("{}: {error}", path.display()));
-    let text = fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
-    let manifest: RunManifest = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
+    let manifest = RunManifest::read(run_dir)?;
+    if manifest.weights.as_ref().is_some_and(|origin| origin.used_as == UsedAs::Imported) {
+        let run = quoted(run_dir.path());
+        let message = format!(
+            "{run} was imported and cannot be resumed; train from its weights with `{} pretrain DATA --start {run}`",
+            program()
+        );
+        return Err(Failure::new(Exit::Run, message));
+    }
     let mut changed = Vec::new();
     changes(&manifest.experiment, &file.experiment().or_exit(Exit::Bug)?, "", &mut changed);
     if changed.is_empty() {

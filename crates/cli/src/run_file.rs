@@ -22,6 +22,9 @@ use crate::failure::{Exit, Failure};
 pub(crate) struct RunFile {
     /// Seeds the initial weights, the order of the pictures and every view.
     pub(crate) seed: u64,
+    /// A run directory or a file of weights that the encoder begins with; without it, it begins at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start: Option<PathBuf>,
     /// How long to train.
     pub(crate) length: Span,
     pub(crate) data: DataConfig,
@@ -188,6 +191,11 @@ impl SourceConfig {
             .map_err(|error| Failure::new(Exit::Data, format!("--labels {}: {error}", table.display())))?;
         *labels = Some(found);
         Ok(())
+    }
+
+    /// Whether no place of pictures was written down, as in a preset or an imported run.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        matches!(self, Self::Folder { root: None, roots, list: None, labels: None, .. } if roots.is_empty())
     }
 
     /// Where the pictures lie, for the command line to fill in; `None` for what is made by the program.
@@ -383,9 +391,15 @@ impl RunFile {
     pub(crate) fn experiment(&self) -> Result<Value, serde_json::Error> {
         let mut whole = serde_json::to_value(self)?;
         let operational = ["/every", "/eval", "/data/workers", "/data/source/cache_mib"];
-        // Where the pictures and what is known of them lie; what they are, the manifest says.
-        let places =
-            ["/data/duplicates", "/data/source/root", "/data/source/roots", "/data/source/list", "/data/source/labels"];
+        // Where the pictures, what is known of them and the first weights lie; what they are, the manifest says.
+        let places = [
+            "/start",
+            "/data/duplicates",
+            "/data/source/root",
+            "/data/source/roots",
+            "/data/source/list",
+            "/data/source/labels",
+        ];
         for operational in operational.into_iter().chain(places) {
             if let Some(value) = whole.pointer_mut(operational) {
                 *value = Value::Null;
@@ -394,12 +408,12 @@ impl RunFile {
         Ok(whole)
     }
 
-    /// Makes every path to data absolute, so that a run finds its pictures from wherever it is resumed.
+    /// Makes every path absolute, so that a run finds its pictures from wherever it is resumed.
     ///
     /// # Errors
     /// The path that leads nowhere, and what the operating system said.
     pub(crate) fn make_paths_absolute(&mut self) -> Result<(), (PathBuf, std::io::Error)> {
-        let mut paths: Vec<&mut PathBuf> = self.data.duplicates.iter_mut().collect();
+        let mut paths: Vec<&mut PathBuf> = self.start.iter_mut().chain(&mut self.data.duplicates).collect();
         match &mut self.data.source {
             SourceConfig::Folder { root, roots, list, labels, .. } => {
                 paths.extend(root.iter_mut().chain(roots).chain(list).chain(labels));

@@ -7,6 +7,8 @@
 //!
 //! [`named_tensors`] and [`load_named`] take weights out and put them in under torchvision's state-dict names;
 //! [`save_safetensors`] and [`load_safetensors`] carry them to and from a file that Python reads and writes too.
+//! [`save_onnx`] writes the whole network for other runtimes. [`WeightsFile`] and [`find_encoder`] take a ResNet out of the
+//! files of other programs, those of `torch.save` included, without running anything in them.
 //!
 //! Initial weights are a pure function of `(seed, tensor name)`, computed on the host, so the same seed gives
 //! the same network on every backend and platform.
@@ -36,19 +38,33 @@
 mod batch_norm;
 mod block;
 mod conv2d;
+mod find_encoder;
 mod frozen;
 mod head;
 mod initial_values;
+mod layer_plan;
 mod linear;
 mod named_tensors;
+mod onnx_file;
 mod resnet;
 mod running_stat;
 mod safetensors_file;
+mod stored_zip;
+mod torch_file;
+mod torch_pickle;
+mod weights_file;
+mod whole_file;
 
+pub use find_encoder::{FindEncoderError, FoundEncoder, find_encoder, with_batch_counters};
 pub use frozen::FrozenEncoder;
 pub use head::{HeadConfig, HeadError, ProjectionHead};
 pub use named_tensors::{NamedTensors, WeightsError, load_named, n_parameters, named_tensors};
+pub use onnx_file::{ONNX_OPSET, OnnxError, save_onnx};
 pub use resnet::{Arch, EncoderConfig, EncoderError, ResNet, Stem};
 pub use safetensors_file::{
     MAX_HEADER_BYTES, SafetensorsContent, SafetensorsError, load_safetensors, save_safetensors,
 };
+pub use stored_zip::ZipError;
+pub use torch_file::TorchFileError;
+pub use torch_pickle::PickleError;
+pub use weights_file::{TensorInfo, WeightsFile, WeightsFileError};

@@ -23,14 +23,14 @@ pub enum Arch {
 }
 
 impl Arch {
-    fn n_blocks(self) -> [usize; 4] {
+    pub(crate) fn n_blocks(self) -> [usize; 4] {
         match self {
             Self::Resnet18 => [2, 2, 2, 2],
             Self::Resnet34 | Self::Resnet50 => [3, 4, 6, 3],
         }
     }
 
-    fn has_bottlenecks(self) -> bool {
+    pub(crate) fn has_bottlenecks(self) -> bool {
         self == Self::Resnet50
     }
 }

@@ -5,7 +5,7 @@
 //! so a crafted header makes it panic, and the one that writes orders the metadata by chance.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Serialize;
 
 use crate::named_tensors::NamedTensors;
+use crate::whole_file::write_whole;
 
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian and tensors are written as they lie in memory");
@@ -144,21 +145,11 @@ pub fn save_safetensors(
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), SafetensorsError> {
     let (header, ordered) = layout(path, tensors, metadata)?;
-    let failed = |action| move |source| SafetensorsError::Io { action, path: path.to_owned(), source };
-
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".safetensors-").suffix(".tmp");
-    if let Some(permissions) = ordinary_permissions() {
-        builder.permissions(permissions);
-    }
-    let mut file = builder.tempfile_in(folder).map_err(failed("create"))?;
-    write_content(file.as_file_mut(), &header, &ordered).map_err(failed("write"))?;
-    file.persist(path).map_err(|error| failed("rename")(error.error))?;
-    sync_folder(folder).map_err(failed("write"))
+    write_whole(path, |file| write_content(file, &header, &ordered)).map_err(|(action, source)| SafetensorsError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Reads a file written by [`save_safetensors`] or by Python's `safetensors`.
@@ -256,19 +247,17 @@ fn layout<'a>(
 }
 
 fn write_content(file: &mut File, header: &[u8], ordered: &[&TensorData]) -> io::Result<()> {
-    let mut writer = BufWriter::new(&mut *file);
+    let mut writer = BufWriter::new(file);
     writer.write_all(&(header.len() as u64).to_le_bytes())?;
     writer.write_all(header)?;
     for data in ordered {
         writer.write_all(data.as_bytes())?;
     }
-    writer.flush()?;
-    drop(writer);
-    file.sync_all()
+    writer.flush()
 }
 
 /// Exactly `n_bytes` from the file, or an error; never an allocation that aborts the process.
-fn read_bytes(file: &mut File, n_bytes: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bytes(file: &mut File, n_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let capacity = usize::try_from(n_bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
     bytes.try_reserve_exact(capacity).map_err(|_| io::ErrorKind::OutOfMemory)?;
@@ -276,19 +265,6 @@ fn read_bytes(file: &mut File, n_bytes: u64) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(bytes)
-}
-
-/// What `open` gives a new file; temporary files are otherwise readable by their owner alone.
-fn ordinary_permissions() -> Option<Permissions> {
-    #[cfg(unix)]
-    return Some(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    #[cfg(not(unix))]
-    return None;
-}
-
-/// Makes the new name of a file as durable as its content, where the system has a notion of it.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 fn file_dtype(dtype: DType) -> Option<Dtype> {

@@ -14,7 +14,7 @@ use std::{
 /// bad_files.jsonl        every picture left out or replaced, with its reason
 /// metrics.jsonl          one line for each step
 /// checkpoints/step-*/    weights and optimizer state, each folder whole or absent
-/// export/                the encoder, once training has ended
+/// export/                the encoder, once training has ended; all there is of an imported run
 /// lock                   held by the process that trains
 /// ```
 ///

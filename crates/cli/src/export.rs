@@ -1,0 +1,103 @@
+//! `export`: a run's encoder as a file that other programs load, with a card that says how.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+use twoview_data::escape_path;
+use twoview_encoder::{
+    EncoderConfig, FrozenEncoder, OnnxError, named_tensors, save_onnx, save_safetensors, with_batch_counters,
+};
+use twoview_train::RunDir;
+
+use crate::{
+    args::{ExportArgs, ExportFormat},
+    device,
+    encoder_weights::{EncoderWeights, VIEW_KEY, View},
+    evaluate::look,
+    failure::{Exit, Failure, OrExit, at},
+    model_card::ModelCard,
+    run_file::RunFile,
+    terminal::{result, result_json},
+};
+
+/// `twoview export`.
+///
+/// # Errors
+/// [`Failure`] with the exit code of its cause.
+pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
+    let run_dir = RunDir::read_only(&args.run).or_exit(Exit::Run)?;
+    let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
+    let (_, device) = device::open(&args.device.device)?;
+    let weights = EncoderWeights::of_run(&run_dir, &file.encoder, &device)?;
+    let look = look(&file)?;
+    let view = View { size_px: look.size_px, normalize: file.normalize.clone() };
+    let metadata = file_metadata(&file.encoder, &view)?;
+    let out = args.out.clone().unwrap_or_else(|| {
+        run_dir.exported_encoder().with_extension(match args.format {
+            ExportFormat::Safetensors => "safetensors",
+            ExportFormat::Onnx => "onnx",
+        })
+    });
+    if let (None, Some(folder)) = (&args.out, out.parent()) {
+        fs::create_dir_all(folder).map_err(at(folder))?;
+    }
+    match args.format {
+        ExportFormat::Safetensors => {
+            let tensors = with_batch_counters(
+                named_tensors(&weights.encoder),
+                &weights.counters,
+                n_batches(weights.steps.unwrap_or(0)),
+            );
+            save_safetensors(&out, &tensors, &metadata).or_exit(Exit::Io)?;
+        }
+        ExportFormat::Onnx => save_onnx(&out, &FrozenEncoder::new(&weights.encoder), &metadata).map_err(|error| {
+            let exit = if matches!(error, OnnxError::Io { .. }) { Exit::Io } else { Exit::Usage };
+            Failure { exit, error: error.into() }
+        })?,
+    }
+    let card = ModelCard::new(&run_dir, &file, &weights, view, (args.format, args.naming), &out)?;
+    let (card_json, card_md) = (beside(&out, "card.json"), beside(&out, "card.md"));
+    fs::write(&card_json, card.to_json()?).map_err(at(&card_json))?;
+    fs::write(&card_md, card.to_markdown()).map_err(at(&card_md))?;
+    if args.json {
+        return result_json(&json!({
+            "file": escape_path(&out),
+            "card": escape_path(&card_json),
+            "format": args.format.name(),
+            "feature_dim": weights.encoder.feature_dim(),
+            "steps": weights.steps,
+        }));
+    }
+    result(&format!("encoder  {}", out.display()))?;
+    result(&format!("card     {} (and .json): what it is, and the Python that loads it", card_md.display()))
+}
+
+/// The text metadata of every file of weights that the program leaves.
+///
+/// # Errors
+/// None known; the serializer's.
+pub(crate) fn file_metadata(encoder: &EncoderConfig, view: &View) -> Result<BTreeMap<String, String>, Failure> {
+    Ok(BTreeMap::from([
+        // What Python's loaders look for.
+        ("format".to_owned(), "pt".to_owned()),
+        ("twoview.encoder".to_owned(), serde_json::to_string(encoder).or_exit(Exit::Bug)?),
+        (VIEW_KEY.to_owned(), serde_json::to_string(view).or_exit(Exit::Bug)?),
+    ]))
+}
+
+/// What PyTorch counts in `num_batches_tracked`: a step shows the encoder both views in one batch.
+pub(crate) fn n_batches(steps: u64) -> i64 {
+    i64::try_from(steps).unwrap_or(i64::MAX)
+}
+
+/// `FILE.extension`
+fn beside(file: &Path, extension: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    name.into()
+}
