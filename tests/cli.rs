@@ -253,7 +253,7 @@ fn a_strict_run_stops_at_the_first_bad_file() {
     fails(dir.path(), &args, 3, &["0001.png", "no longer be read"]);
     let lenient = pretrain_args("pictures/train", "lenient", &headers);
     let output = succeeds(dir.path(), &lenient);
-    assert!(stderr(&output).contains("only headers were read"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("only their headers were read"), "{}", stderr(&output));
     let bad = fs::read_to_string(dir.path().join("lenient/bad_files.jsonl")).expect("a list");
     assert!(bad.contains("0001.png") && bad.contains("replaced_by"), "{bad}");
 }

@@ -117,7 +117,11 @@ fn main() {
         let theirs = theirs.map(median);
         let fastest = theirs.iter().copied().fold(f64::MIN, f64::max);
         let cells: Vec<String> = theirs.iter().map(|figure| format!("{figure:.0}")).collect();
-        println!("| {name} | {rate:.0} ({least:.0} to {most:.0}) | {} | {:.1} | {memory:.0} |", cells.join(" | "), rate / fastest);
+        println!(
+            "| {name} | {rate:.0} ({least:.0} to {most:.0}) | {} | {:.1} | {memory:.0} |",
+            cells.join(" | "),
+            rate / fastest
+        );
     }
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
