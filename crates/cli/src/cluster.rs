@@ -14,9 +14,9 @@ use twoview_report::{Cell, contact_sheet};
 use crate::{
     args::ClusterArgs,
     embeddings::Embeddings,
-    evaluate::Subject,
     failure::{Exit, Failure, OrExit, at},
     pictures,
+    subject::Subject,
     terminal::{note, result, result_json},
     unfinished::Unfinished,
 };

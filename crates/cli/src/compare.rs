@@ -5,9 +5,10 @@ use twoview_data::escape_path;
 
 use crate::{
     args::{CompareArgs, EvalArgs, ProbeName},
-    evaluate::{Probe, Subject, rung},
+    evaluate::{Probe, rung},
     failure::{Exit, Failure, OrExit},
     labelled::Labelled,
+    subject::Subject,
     terminal::{note, result, result_json},
 };
 

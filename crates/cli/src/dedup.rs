@@ -7,9 +7,9 @@ use twoview_eval::NearestRows;
 use crate::{
     args::DedupArgs,
     embeddings::Embeddings,
-    evaluate::Subject,
     failure::{Exit, Failure, OrExit, at},
-    terminal::{Counter, program, result, result_json},
+    subject::Subject,
+    terminal::{Counter, quoted, result, result_json},
 };
 
 /// Queries that are searched together.
@@ -58,7 +58,10 @@ pub(crate) fn dedup(args: &DedupArgs) -> Result<(), Failure> {
         result(&format!("  {} more groups", groups.len() - SHOWN))?;
     }
     result(&format!("list     {}", out.display()))?;
-    result(&format!("next     look at some; {} pretrain ... --set data.duplicates={}", program(), out.display()))
+    if groups.is_empty() {
+        return Ok(());
+    }
+    result(&format!("use      --set data.duplicates={} keeps a run from contrasting them", quoted(&out)))
 }
 
 /// Every pair of pictures whose features have at least this cosine.

@@ -10,13 +10,14 @@ use twoview_eval::{KnnConfig, Ladder, LinearProbeConfig, Rungs, Score};
 use crate::{
     args::DemoArgs,
     device,
-    evaluate::{rung, untrained_encoder},
+    evaluate::rung,
     failure::{Exit, Failure, OrExit},
     labelled::{Banks, Labelled, look},
     pictures,
     pretrain::{begin, train},
     run_file::{RunFile, SourceConfig},
     run_plan::{RunPlan, check},
+    subject::untrained_encoder,
     terminal::{note, program, result, result_json},
 };
 

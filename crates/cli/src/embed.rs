@@ -15,10 +15,10 @@ use twoview_pixels::Image;
 
 use crate::{
     args::{EmbedArgs, EmbedFormat},
-    evaluate::Subject,
     failure::{Exit, Failure, OrExit, at},
     npy::write_npy_header,
     pictures,
+    subject::Subject,
     terminal::{Counter, note, result, result_json},
     unfinished::Unfinished,
 };

@@ -12,10 +12,10 @@ use twoview_eval::{ExtractError, stream_features};
 use crate::{
     args::PicturesArgs,
     embed::{names_beside, read_names},
-    evaluate::Subject,
     failure::{Exit, Failure, OrExit, at},
     npy::read_npy,
     pictures,
+    subject::Subject,
     terminal::Counter,
 };
 

@@ -1,119 +1,18 @@
 //! `eval knn`, `eval linear` and `eval fewshot`: how good an encoder is, beside everything it has to beat.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-use burn::tensor::Device;
 use serde_json::{Map, Value, json};
-use twoview_data::{ImageSource, escape_path};
-use twoview_encoder::{EncoderConfig, FrozenEncoder};
-use twoview_eval::{
-    FewShot, KnnConfig, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Rungs, Score, extract_features,
-};
-use twoview_pixels::Image;
-use twoview_train::RunDir;
+use twoview_data::escape_path;
+use twoview_eval::{FewShot, KnnConfig, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Rungs, Score};
 
 use crate::{
     args::{EvalArgs, EvalCommand, FewShotArgs, ProbeArgs},
-    device,
-    encoder_weights::EncoderWeights,
     failure::{Exit, Failure, OrExit},
-    labelled::{Banks, Labelled, Look, look},
+    labelled::{Banks, Labelled},
     run_file::RunFile,
     run_plan, scores,
-    terminal::{note, result, result_json},
+    subject::Subject,
+    terminal::{result, result_json},
 };
-
-/// A run whose encoder is evaluated.
-pub(crate) struct Subject {
-    path: PathBuf,
-    pub(crate) run_dir: RunDir,
-    pub(crate) file: RunFile,
-    pub(crate) device: Device,
-    trained: FrozenEncoder,
-    look: Look,
-}
-
-impl Subject {
-    /// Opens a run and its encoder: a run without a checkpoint should not make anyone wait for the pictures.
-    ///
-    /// # Errors
-    /// [`Exit::Run`] where there is no such run or it has no checkpoint, else as the parts say.
-    pub(crate) fn open(run: Option<&Path>, device: &str) -> Result<Self, Failure> {
-        let path = run.map_or_else(newest_run, |run| Ok(run.to_owned()))?;
-        let run_dir = RunDir::read_only(&path).or_exit(Exit::Run)?;
-        let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
-        let (_, device) = device::open(device)?;
-        let trained = trained_encoder(&run_dir, &file.encoder, &device)?;
-        let look = look(&file)?;
-        Ok(Self { path, run_dir, file, device, trained, look })
-    }
-
-    /// The encoder as training left it.
-    pub(crate) fn encoder(&self) -> &FrozenEncoder {
-        &self.trained
-    }
-
-    /// `[N, F]` features of some pictures in memory.
-    ///
-    /// # Errors
-    /// [`Exit::Data`] where there are none, or one has impossible sides.
-    pub(crate) fn features_of(&self, images: Vec<Image>) -> Result<Vec<f32>, Failure> {
-        let source = ImageSource::new(images.into_iter().map(|image| (String::new(), image)));
-        extract_features(&source, &self.trained, self.look.size_px, self.look.normalize, &|_, _| {}).or_exit(Exit::Data)
-    }
-
-    /// How the run's own pictures are looked at.
-    pub(crate) fn look(&self) -> Look {
-        self.look
-    }
-
-    /// What the trained encoder makes of the pictures.
-    ///
-    /// # Errors
-    /// As [`Labelled::features`].
-    pub(crate) fn features(&self, labelled: &Labelled) -> Result<Banks, Failure> {
-        labelled.features("trained encoder", &self.trained, self.look)
-    }
-
-    /// `of` for every rung of the ladder, lowest first: one kind of features at a time, because a bank of pixels can be the
-    /// largest thing in memory. Also chance, and the features of the trained encoder.
-    ///
-    /// # Errors
-    /// As the parts say.
-    fn climb<T: Clone>(
-        &self,
-        labelled: &Labelled,
-        centred_is_raw: bool,
-        of: impl Fn(&Banks) -> Result<T, Failure>,
-    ) -> Result<(Rungs<T>, Banks), Failure> {
-        let untrained = untrained_encoder(&self.file, &self.device)?;
-        let pixels = labelled.pixels(self.look)?;
-        let raw_pixels = of(&pixels)?;
-        let centred_pixels = if centred_is_raw { raw_pixels.clone() } else { of(&pixels.centred()?)? };
-        drop(pixels);
-        let untrained = of(&labelled.features("untrained encoder", &untrained, self.look)?)?;
-        let features = self.features(labelled)?;
-        let trained = of(&features)?;
-        Ok((Rungs { raw_pixels, centred_pixels, untrained, trained }, features))
-    }
-
-    /// The choices that the numbers depend on, for whoever wants to compare them with others.
-    fn protocol(&self, how: &str, banks: &Banks) -> String {
-        format!(
-            "{how}; frozen {:?} of width {} in evaluation mode, {} features before the head; shorter side to {px} px, centre \
-             {px}x{px}, no augmentation; {} training and {} test pictures",
-            self.file.encoder.arch,
-            self.file.encoder.width,
-            banks.train.dim(),
-            banks.train.len(),
-            banks.test.len(),
-            px = self.look.size_px,
-        )
-    }
-}
 
 /// `twoview eval`.
 ///
@@ -288,7 +187,7 @@ fn json_of(
         "classes": rows.collect::<Vec<Value>>(),
         "confusions": pairs.collect::<Vec<Value>>(),
         "protocol": protocol,
-        "run": escape_path(&subject.path),
+        "run": escape_path(subject.run_dir.path()),
     });
     if let (Value::Object(line), Value::Object(settings)) = (&mut line, settings.clone()) {
         line.extend(settings);
@@ -341,7 +240,7 @@ fn few_shot(args: &FewShotArgs) -> Result<(), Failure> {
         ("chance".to_owned(), json!(banks.chance())),
         ("n".to_owned(), json!(banks.test.len())),
         ("protocol".to_owned(), json!(protocol)),
-        ("run".to_owned(), json!(escape_path(&subject.path))),
+        ("run".to_owned(), json!(escape_path(subject.run_dir.path()))),
     ]));
     scores::remember(&subject.run_dir, "few_shot", &line);
     if args.eval.json {
@@ -373,37 +272,4 @@ fn few_shot(args: &FewShotArgs) -> Result<(), Failure> {
 pub(crate) fn rung(name: &str, score: &Score) -> String {
     let [low, high] = score.ci95;
     format!("  {name:17} {:5.1} %  [{:.1}, {:.1}]", 100.0 * score.top1, 100.0 * low, 100.0 * high)
-}
-
-/// The encoder as training left it, or as it was imported.
-///
-/// # Errors
-/// [`Exit::Run`] where the run has no checkpoint, [`Exit::Model`] where the weights are damaged.
-pub(crate) fn trained_encoder(
-    run_dir: &RunDir,
-    config: &EncoderConfig,
-    device: &Device,
-) -> Result<FrozenEncoder, Failure> {
-    Ok(FrozenEncoder::new(&EncoderWeights::of_run(run_dir, config, device)?.encoder))
-}
-
-/// The same encoder with the weights that the run began with.
-///
-/// # Errors
-/// [`Exit::Usage`] where the configuration makes no encoder.
-pub(crate) fn untrained_encoder(file: &RunFile, device: &Device) -> Result<FrozenEncoder, Failure> {
-    Ok(FrozenEncoder::new(&file.encoder.init(file.seed, device).or_exit(Exit::Usage)?))
-}
-
-/// The run in runs/ that was configured last.
-fn newest_run() -> Result<PathBuf, Failure> {
-    let runs = fs::read_dir("runs").ok().into_iter().flatten().filter_map(Result::ok).filter_map(|entry| {
-        let written = fs::metadata(entry.path().join("config.resolved.toml")).ok()?.modified().ok()?;
-        Some((written, entry.path()))
-    });
-    let (_, path) = runs.max().ok_or_else(|| {
-        Failure::new(Exit::Usage, "no run was named and runs/ has none; name one, or make one with `twoview pretrain`")
-    })?;
-    note(&format!("run: {} (the newest in runs/)", path.display()));
-    Ok(path)
 }

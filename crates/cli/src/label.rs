@@ -7,8 +7,8 @@ use twoview_eval::{FeatureBank, KnnConfig};
 use crate::{
     args::LabelArgs,
     embeddings::Embeddings,
-    evaluate::Subject,
     failure::{Exit, Failure, OrExit},
+    subject::Subject,
     terminal::{note, result, result_json},
     unfinished::Unfinished,
 };

@@ -11,6 +11,7 @@ mod bench;
 mod bench_views;
 mod cluster;
 mod compare;
+mod completions;
 mod config;
 mod data;
 mod dedup;
@@ -45,7 +46,9 @@ mod run_plan;
 mod scores;
 mod search;
 mod signals;
+mod spread;
 mod start;
+mod subject;
 mod terminal;
 mod unfinished;
 
@@ -103,7 +106,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Init(args) => init::init(args),
         Command::Doctor(args) => doctor::doctor(args),
         Command::List(args) => list::list(args),
-        Command::Completions(args) => man::completions(args),
+        Command::Completions(args) => completions::completions(args),
         Command::Man(args) => man::man(args),
         Command::Config(ConfigCommand::Show(args)) => config::show(args),
         Command::Bench(BenchCommand::Step(args)) => bench::bench_step(args),

@@ -1,24 +1,14 @@
-//! `man` and `completions`: what a shell and a reader want to know of the command line.
+//! `man`: the manual pages of the program and its commands.
 
 use std::{fs, io};
 
 use clap::CommandFactory as _;
 
 use crate::{
-    args::{Cli, CompletionsArgs, ManArgs},
+    args::{Cli, ManArgs},
     failure::{Failure, at},
     terminal::result,
 };
-
-/// `twoview completions`.
-///
-/// # Errors
-/// None: a stdout that is closed has what it wanted.
-pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
-    let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "twoview", &mut text);
-    result(String::from_utf8_lossy(&text).trim_end())
-}
 
 /// `twoview man`.
 ///

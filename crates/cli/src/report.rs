@@ -20,14 +20,14 @@ use twoview_report::{
 
 use crate::{
     args::ReportArgs,
-    evaluate::Subject,
     failure::{Exit, Failure, OrExit, at},
-    online::spread,
     pictures::{self, RunManifest},
     preview,
     run_file::RunFile,
     scores,
-    terminal::{Counter, note, program, quoted, result, result_json},
+    spread::spread,
+    subject::Subject,
+    terminal::{Counter, note, quoted, result, result_json},
     unfinished::Unfinished,
 };
 
@@ -213,8 +213,7 @@ fn add_scores(page: &mut Report, all: &Map<String, Value>, run: &std::path::Path
     }
     page.scores = if ladders.is_empty() {
         Section::Hint(format!(
-            "`{} eval knn {run}` and `eval linear` add scores; then make this page again.",
-            program()
+            "`twoview eval knn {run}` and `twoview eval linear {run}` add scores; then make this page again."
         ))
     } else {
         Section::Present(ladders)

@@ -11,9 +11,9 @@ use twoview_report::{Cell, contact_sheet};
 use crate::{
     args::SearchArgs,
     embeddings::{self, Embeddings},
-    evaluate::Subject,
     failure::{Exit, Failure, OrExit, at},
     pictures,
+    subject::Subject,
     terminal::{note, result, result_json},
 };
 
