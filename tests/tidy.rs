@@ -37,7 +37,7 @@ fn the_arrows_point_one_way() {
         ("encoder", &["pixels", "augment", "data", "loss", "optim"]),
         ("optim", &["pixels", "augment", "data", "encoder", "loss"]),
         ("kernels", &["pixels", "augment", "data", "encoder", "loss", "optim"]),
-        ("eval", &["loss", "optim", "train"]),
+        ("eval", &["loss", "train"]),
         ("pixels", &["augment"]),
         ("augment", &["data"]),
         ("fetch", &["pixels", "augment", "data", "encoder", "loss", "optim", "train", "eval", "kernels"]),

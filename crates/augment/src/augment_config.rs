@@ -29,6 +29,7 @@ use crate::{Augment, Recipe};
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TransformConfig {
     /// Cuts a random box and resizes it to a square. Every list begins with this one and has no second.
@@ -101,6 +102,7 @@ pub enum TransformConfig {
 
 /// The filter of a crop, as written in a run file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeFilter {
     /// Antialiased triangle. The default, as in torchvision.
@@ -112,6 +114,7 @@ pub enum ResizeFilter {
 
 /// Whose blur, as written in a run file; see [`BlurKind`](twoview_pixels::BlurKind).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BlurMethod {
     /// torchvision's. The default.
@@ -173,6 +176,27 @@ impl<'de> Deserialize<'de> for AugmentConfig {
         }
 
         deserializer.deserialize_any(ListOrRecipe)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for AugmentConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AugmentConfig".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let list = generator.subschema_for::<Vec<TransformConfig>>();
+        let recipe = generator.subschema_for::<Recipe>();
+        schemars::json_schema!({
+            "description": "a list of transforms, or a recipe that stands for its list",
+            "anyOf": [list, {
+                "type": "object",
+                "properties": { "recipe": recipe, "size_px": { "type": "integer", "minimum": 1, "maximum": 4096 } },
+                "required": ["recipe", "size_px"],
+                "additionalProperties": false,
+            }],
+        })
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{AugmentConfig, BlurMethod, ResizeFilter, TransformConfig};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Recipe {
     /// SimCLR on ImageNet: jitter at full strength, grey, blur over a tenth of the view. Chen et al. 2020, appendix A.

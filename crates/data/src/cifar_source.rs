@@ -28,6 +28,7 @@ pub struct CifarConfig {
 
 /// The two kinds of labels that CIFAR-100 has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CifarLabels {
     /// 100 classes.

@@ -48,6 +48,7 @@ pub struct FolderConfig {
 
 /// What to do about a file that should be a picture and cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnBad {
     /// Leave it out and name it, up to the share that is allowed.

@@ -19,6 +19,7 @@ const N_CLASSES: usize = 10;
 
 /// Which of the pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StlPart {
     /// 5,000 labelled pictures.

@@ -48,6 +48,7 @@ pub enum ViewPixels {
 
 /// Which of the [`ViewPixels`] a loader makes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PixelType {
     /// Normalized numbers.

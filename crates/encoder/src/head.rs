@@ -21,6 +21,7 @@ use crate::linear::Linear;
 /// # Ok::<(), twoview_encoder::HeadError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HeadConfig {
     /// Linear layers; 0 leaves the features as they are, and then the other fields do not matter.

@@ -12,6 +12,7 @@ use crate::initial_values::InitialValues;
 
 /// The depth of the network, by torchvision's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Arch {
     /// Plain blocks, `2 + 2 + 2 + 2` of them.
@@ -37,6 +38,7 @@ impl Arch {
 
 /// What stands before the first block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Stem {
     /// 7×7 convolution with stride 2, then 3×3 max-pooling with stride 2: pictures of about 224 pixels.
@@ -58,6 +60,7 @@ pub enum Stem {
 /// # Ok::<(), twoview_encoder::EncoderError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
     /// Depth and kind of block.

@@ -168,10 +168,7 @@ impl FeatureBank {
     /// This is the chance line of a [`Ladder`](crate::Ladder) when taken of the test bank; for balanced classes it
     /// is `1 / classes`.
     pub fn majority_share(&self) -> f64 {
-        let mut sorted = self.labels.clone();
-        sorted.sort_unstable();
-        let largest = sorted.chunk_by(|a, b| a == b).map(<[u32]>::len).max().unwrap_or(0);
-        largest as f64 / self.len() as f64
+        majority_share(&self.labels)
     }
 
     /// Whether at least two different labels occur.
@@ -184,6 +181,14 @@ impl FeatureBank {
 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
 pub(crate) fn narrow(value: f64) -> f32 {
     value as f32
+}
+
+/// The share of the commonest label.
+pub(crate) fn majority_share(labels: &[u32]) -> f64 {
+    let mut sorted = labels.to_vec();
+    sorted.sort_unstable();
+    let largest = sorted.chunk_by(|a, b| a == b).map(<[u32]>::len).max().unwrap_or(0);
+    largest as f64 / labels.len() as f64
 }
 
 #[cfg(test)]

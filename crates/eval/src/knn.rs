@@ -11,6 +11,7 @@ use crate::{FeatureBank, NearestRows, Neighbour, Score};
 ///
 /// Usual choices are `k = 200` and `temperature = 0.1`, or `k = 10`; both should be fixed before the test set is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KnnConfig {
     /// How many neighbours vote; more than the bank holds means all of it.

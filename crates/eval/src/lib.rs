@@ -5,7 +5,7 @@
 //! pixels, centred pixels and the same encoder untrained.
 //!
 //! Honest by construction: an encoder arrives as a [`FrozenEncoder`](twoview_encoder::FrozenEncoder), which cannot
-//! update its statistics; the one hyper-parameter that is searched, the strength of the linear probe's penalty, is
+//! update its statistics (but for [`SupervisedConfig::fine_tune`], whose purpose is to change it); the one hyper-parameter that is searched, the strength of the linear probe's penalty, is
 //! chosen on a slice of train; nothing here has a seed to pick from, or sees the test set before the final answer.
 //! Results do not depend on the number of threads. Shares are fractions in `[0, 1]`.
 //!
@@ -46,6 +46,7 @@ mod principal_components;
 mod score;
 mod softmax_regression;
 mod split;
+mod supervised;
 
 pub use extract::{ExtractError, extract_features, stream_features};
 pub use feature_bank::{FeatureBank, FeatureBankError};
@@ -61,3 +62,4 @@ pub use predictions::{ClassScore, Confusion, PairedTest, Predictions, Prediction
 pub use principal_components::{PrincipalComponents, PrincipalComponentsError};
 pub use score::{Score, ScoreError};
 pub use split::{Split, SplitError};
+pub use supervised::{Classifier, SupervisedConfig, SupervisedConfigError, SupervisedError};

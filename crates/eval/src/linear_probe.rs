@@ -30,6 +30,7 @@ const HELD_OUT_SEED: u64 = 0;
 /// assert!(config.init().is_ok());
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LinearProbeConfig {
     /// Candidate strengths of the penalty `l2/2 · ‖W‖²`, all positive, in any order. A single one is used as it is,

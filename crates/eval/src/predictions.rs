@@ -105,6 +105,11 @@ impl Predictions {
         Ok(Self { predicted, labels })
     }
 
+    /// The largest share that one class has of the labels: what constant guessing can reach at most.
+    pub fn majority_share(&self) -> f64 {
+        crate::feature_bank::majority_share(&self.labels)
+    }
+
     /// The predicted class of each picture.
     pub fn predicted(&self) -> &[u32] {
         &self.predicted

@@ -26,6 +26,9 @@ pub enum SplitError {
     /// The share is not strictly between 0 and 1.
     #[error("expected a test fraction between 0 and 1, both exclusive, got {0}")]
     Fraction(f64),
+    /// The share is not above 0 and at most 1.
+    #[error("expected a share of the labels above 0 and at most 1, got {0}")]
+    Share(f64),
     /// No class has two members, so that nothing can be held out.
     #[error(
         "none of the {rows} labelled pictures can be held out: expected at least one class with two pictures or more"
@@ -49,8 +52,7 @@ impl Split {
         if !(test_fraction > 0.0 && test_fraction < 1.0) {
             return Err(SplitError::Fraction(test_fraction));
         }
-        let mut order: Vec<usize> = (0..labels.len()).collect();
-        order.sort_unstable_by_key(|&row| (labels[row], hash(seed, row as u64), row));
+        let order = in_random_order(labels, seed);
         let mut split = Self { train: Vec::new(), test: Vec::new() };
         for class in order.chunk_by(|&a, &b| labels[a] == labels[b]) {
             let n_test = held_out(class.len(), test_fraction);
@@ -64,6 +66,38 @@ impl Split {
         split.test.sort_unstable();
         Ok(split)
     }
+
+    /// About `fraction` of every class, as if only so many pictures were labelled; ascending.
+    ///
+    /// A class of `n` pictures gives `round(fraction · n)` of them, at least one. Which ones is decided by a hash of
+    /// `(seed, row)`, and a smaller fraction's are among a larger one's.
+    ///
+    /// # Errors
+    /// [`SplitError::Share`] if the fraction is not above 0 and at most 1.
+    /// # Example
+    /// ```
+    /// use twoview_eval::Split;
+    /// assert_eq!(Split::few_labels(&[0, 0, 0, 0, 1, 1, 1, 1], 0.25, 7)?.len(), 2); // One picture of either class.
+    /// # Ok::<(), twoview_eval::SplitError>(())
+    /// ```
+    pub fn few_labels(labels: &[u32], fraction: f64, seed: u64) -> Result<Vec<usize>, SplitError> {
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            return Err(SplitError::Share(fraction));
+        }
+        let order = in_random_order(labels, seed);
+        let by_class = order.chunk_by(|&a, &b| labels[a] == labels[b]);
+        let mut rows: Vec<usize> =
+            by_class.flat_map(|class| &class[..rounded(class.len(), fraction).max(1)]).copied().collect();
+        rows.sort_unstable();
+        Ok(rows)
+    }
+}
+
+/// The rows, class by class, in an order that is a hash's.
+fn in_random_order(labels: &[u32], seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    order.sort_unstable_by_key(|&row| (labels[row], hash(seed, row as u64), row));
+    order
 }
 
 #[expect(
@@ -71,8 +105,12 @@ impl Split {
     clippy::cast_sign_loss,
     reason = "a share of n rounded to an integer lies in 0..=n"
 )]
+fn rounded(n: usize, fraction: f64) -> usize {
+    (fraction * n as f64).round() as usize
+}
+
 fn held_out(n: usize, fraction: f64) -> usize {
-    if n < 2 { 0 } else { ((fraction * n as f64).round() as usize).clamp(1, n - 1) }
+    if n < 2 { 0 } else { rounded(n, fraction).clamp(1, n - 1) }
 }
 
 /// The finalizer of SplitMix64 over a Weyl sequence: equidistributed, and a function of its arguments alone.
@@ -93,6 +131,23 @@ fn mix(mut z: u64) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn few_labels_are_nested_stratified_and_leave_no_class_out() {
+        let labels: Vec<u32> = (0..1000).map(|i| if i == 7 { 9 } else { i % 4 }).collect();
+        let some = |fraction| Split::few_labels(&labels, fraction, 3).expect("a share");
+        let (few, more) = (some(0.01), some(0.1));
+        assert!(few.iter().all(|row| more.contains(row)) && few.is_sorted());
+        let of = |rows: &[usize], class| rows.iter().filter(|&&row| labels[row] == class).count();
+        assert_eq!([0, 1, 2, 3, 9].map(|class| of(&more, class)), [25, 25, 25, 25, 1]);
+        // 250 pictures give 2.5, rounded away from zero, 249 give 2.49.
+        assert_eq!([0, 1, 2, 3, 9].map(|class| of(&few, class)), [3, 3, 3, 2, 1]);
+        assert_eq!(some(1.0), (0..1000).collect::<Vec<_>>());
+        assert_ne!(Split::few_labels(&labels, 0.1, 4), Ok(more));
+        for bad in [0.0, -0.1, 1.1, f64::NAN] {
+            assert!(matches!(Split::few_labels(&labels, bad, 0), Err(SplitError::Share(_))), "{bad}");
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]

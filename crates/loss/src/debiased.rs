@@ -10,6 +10,7 @@ use crate::{
 
 /// Configuration of [`Debiased`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DebiasedConfig {
     /// Temperature T that divides the cosines: 0.5 in the paper.

@@ -9,6 +9,7 @@ use crate::{
 
 /// Configuration of [`Decoupled`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DecoupledConfig {
     /// Temperature τ that divides the cosines: 0.1 in the paper.
@@ -31,6 +32,7 @@ impl DecoupledConfig {
 
 /// Configuration of the weighted [`Decoupled`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DecoupledWeightedConfig {
     /// Temperature τ that divides the cosines: 0.1 in the paper.

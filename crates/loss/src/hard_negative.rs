@@ -11,6 +11,7 @@ const BETAS: std::ops::RangeInclusive<f64> = 1e-6..=1e3;
 
 /// Configuration of [`HardNegative`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HardNegativeConfig {
     /// Temperature T that divides the cosines: 0.5 in the paper.

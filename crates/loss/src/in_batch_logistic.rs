@@ -10,6 +10,7 @@ use crate::{
 
 /// Configuration of [`InBatchLogistic`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InBatchLogisticConfig {
     /// Temperature τ that divides the cosines: 0.1 is the first one in the paper of the sigmoid loss.

@@ -9,6 +9,7 @@ use crate::{
 
 /// Configuration of [`InfoNce`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InfoNceConfig {
     /// Temperature τ that divides the cosines.

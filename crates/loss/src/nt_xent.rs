@@ -10,6 +10,7 @@ use crate::{
 
 /// Configuration of [`NtXent`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NtXentConfig {
     /// Temperature τ that divides the cosines: 0.5 in the CIFAR-10 recipe of the paper, 0.1 in that for ImageNet.

@@ -9,6 +9,7 @@ use crate::{
 
 /// Selects an objective, e.g. `{ kind = "debiased", temperature = 0.5, tau_plus = 0.1 }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum ObjectiveConfig {

@@ -10,6 +10,7 @@ use crate::{
 
 /// Configuration of [`SupCon`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SupConConfig {
     /// Temperature τ that divides the cosines: 0.1 in the paper.

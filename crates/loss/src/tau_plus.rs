@@ -15,6 +15,7 @@ use crate::ObjectiveError;
 /// # Ok::<(), twoview_loss::ObjectiveError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "expected a number, { classes = N } or { duplicate_rate = R }")]
 pub enum TauPlus {
     /// The number itself, at least 0 and below 1.
@@ -27,6 +28,7 @@ pub enum TauPlus {
 
 /// How many classes of one size a set has.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClassCount {
     /// Number of classes, at least 2.
@@ -35,6 +37,7 @@ pub struct ClassCount {
 
 /// How often two pictures of a set are copies.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DuplicateRate {
     /// Share of random pairs.

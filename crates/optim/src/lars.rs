@@ -57,6 +57,7 @@ pub struct Lars {
 
 /// The published definitions of [`Lars`], which differ in the trust ratio and in the place of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LarsVariant {
     /// Of the lightly library and others descended from PyTorch Lightning Bolts: learning rate outside the momentum.

@@ -15,6 +15,7 @@ const REFERENCE_BATCH: f64 = 256.0;
 ///
 /// Weight decay spares tensors of one dimension, which are biases and norms, in all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum OptimizerConfig {

@@ -9,6 +9,7 @@ use crate::{Span, SpanError};
 /// Selects a schedule, e.g.
 /// `{ kind = "warmup_cosine", warmup = { epochs = 10 }, variant = "google", final_lr = 0.0 }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum ScheduleConfig {
@@ -34,6 +35,7 @@ pub enum ScheduleConfig {
 /// lightly   t < W: peak · (t + 1)/W    then  final + (peak − final) · (1 + cos(π (t − W)/(N − W − 1)))/2
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WarmupCosineVariant {
     /// google-research/simclr: the first step of a warm-up has rate 0, and the final rate would come one step after

@@ -7,6 +7,7 @@ const MOST_STEPS: f64 = 9_007_199_254_740_992.0;
 
 /// A stretch of training: exactly one of `{ steps = n }`, `{ epochs = x }` or `{ examples = n }`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Span {
     /// Optimizer steps.
