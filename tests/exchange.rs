@@ -216,7 +216,7 @@ for i in range(5):  # Whatever the batch.
 "#;
 
 #[track_caller]
-fn python(interpreter: &Path, dir: &Path, script: &str) {
+pub(crate) fn python(interpreter: &Path, dir: &Path, script: &str) {
     let output = Command::new(interpreter)
         .current_dir(dir)
         .args(["-c", script])

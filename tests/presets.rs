@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
+
 fn configs() -> PathBuf {
     PathBuf::from("../../configs")
 }
@@ -43,5 +45,63 @@ fn every_config_file_is_embedded_and_round_trips() {
         assert_eq!(embedded, show(&[printed.to_str().expect("UTF-8")]), "{name} reads back as it was printed");
         let text = fs::read_to_string(&file).expect("UTF-8");
         assert!(text.starts_with("# ") && text.contains("# Run "), "{name} says what it is and how to run it");
+    }
+}
+
+/// The schema that a `$ref` leads to.
+fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str().and_then(|at| at.strip_prefix('#')) {
+        Some(pointer) => root.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not in the schema")),
+        None => schema,
+    }
+}
+
+/// Whether an object is described by a schema: every key known, every required key there, and no other key allowed.
+fn describes(root: &Value, schema: &Value, value: &Value) -> bool {
+    let schema = resolved(root, schema);
+    let kinds = ["oneOf", "anyOf"].into_iter().filter_map(|of| schema[of].as_array()).flatten();
+    if kinds.clone().next().is_some() {
+        return kinds.into_iter().any(|kind| describes(root, kind, value));
+    }
+    if let (Some(list), Some(items)) = (value.as_array(), schema.get("items")) {
+        return list.iter().all(|item| describes(root, items, item));
+    }
+    let (Some(keys), Some(known)) = (value.as_object(), schema["properties"].as_object()) else {
+        return !value.is_object() && schema["type"] != "object";
+    };
+    schema["additionalProperties"] == false
+        && schema["required"].as_array().into_iter().flatten().all(|key| keys.contains_key(key.as_str().unwrap_or("")))
+        && keys.iter().all(|(key, value)| {
+            known.get(key).is_some_and(|schema| {
+                let constant = &schema["const"];
+                (constant.is_null() || constant == value) && describes(root, schema, value)
+            })
+        })
+}
+
+#[test]
+fn the_schema_describes_every_preset_and_nothing_else() {
+    let print = |args: &[&str]| -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_twoview")).args(args).output().expect("the program starts");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let schema = print(&["config", "schema"]);
+    let mut found = Vec::new();
+    preset_names(&configs(), "", &mut found);
+    for name in found {
+        let preset = print(&["config", "show", "--preset", &name, "--json"]);
+        assert!(describes(&schema, &schema, &preset), "{name}");
+        for path in ["/loss", "/encoder", "/data/source", "/augment/0", "/eval/linear", "/optimizer", "/schedule"] {
+            let mut wrong = preset.clone();
+            let object = wrong.pointer_mut(path).and_then(Value::as_object_mut).expect("an object");
+            object.insert("wrong".to_owned(), 1.into());
+            assert!(!describes(&schema, &schema, &wrong), "{name}: {path}.wrong is accepted");
+            let mut less = preset.clone();
+            let object = less.pointer_mut(path).and_then(Value::as_object_mut).expect("an object");
+            let keys: Vec<String> = object.keys().cloned().collect();
+            object.clear();
+            assert!(!describes(&schema, &schema, &less), "{name}: {path} without {keys:?} is accepted");
+        }
     }
 }

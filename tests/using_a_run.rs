@@ -1,6 +1,7 @@
 //! What can be done with a trained encoder, from its users' side: look, search, group, label, compare.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -28,6 +29,14 @@ fn stdout(dir: &Path, args: &[&str]) -> String {
     String::from_utf8(succeeds(dir, args).stdout).expect("UTF-8")
 }
 
+/// The rows of a table without quotes, after its head.
+fn rows(table: &Path) -> impl Iterator<Item = Vec<String>> {
+    let text = fs::read_to_string(table).expect("a table");
+    let rows: Vec<Vec<String>> =
+        text.lines().skip(1).map(|line| line.split(',').map(str::to_owned).collect()).collect();
+    rows.into_iter()
+}
+
 #[test]
 fn the_encoder_is_looked_at_while_it_trains() {
     let text = fs::read_to_string(trained().join("run/metrics.jsonl")).expect("metrics");
@@ -45,7 +54,8 @@ fn the_encoder_is_looked_at_while_it_trains() {
 fn a_run_becomes_a_page_figures_and_events() {
     let dir = trained();
     json(dir, &["eval", "knn", "run", "--k", "3", "--json"]);
-    let args = ["report", "run", "--pictures", "60", "--out", "page.html", "--figures", "--tensorboard", "--json"];
+    let args =
+        ["report", "run", "--pictures", "60", "--out", "page.html", "--figures", "--tensorboard", "--csv", "--json"];
     let made = json(dir, &args);
     let page = fs::read_to_string(dir.join("page.html")).expect("a page");
     assert_eq!(made["bytes"], page.len());
@@ -59,6 +69,42 @@ fn a_run_becomes_a_page_figures_and_events() {
     assert!(dir.join("run/figures").read_dir().expect("figures").count() >= 5);
     let events = fs::read_dir(dir.join("run/tb")).expect("events").next().expect("one file").expect("readable");
     assert!(events.metadata().expect("readable").len() > 500);
+    let table = fs::read_to_string(dir.join("run/metrics.csv")).expect("a table");
+    assert!(table.starts_with("step,") && table.lines().count() == 7, "a head and six steps:\n{table}");
+}
+
+#[test]
+fn events_are_written_while_it_trains_as_they_are_afterwards() {
+    let dir = trained();
+    let more = ["--set", "length.steps=3", "--tensorboard", "--json"];
+    json(dir, &pretrain_args("pictures/train", "events", &more));
+    let path = dir.join("events/tb/events.out.tfevents.0.twoview");
+    let live = fs::metadata(&path).expect("events").len();
+    json(dir, &["report", "events", "--pictures", "0", "--tensorboard", "--json"]);
+    // The times differ, and nothing else.
+    assert_eq!(fs::metadata(&path).expect("events").len(), live);
+}
+
+#[test]
+fn classifiers_are_trained_on_some_labels_with_the_encoder_and_without() {
+    let dir = trained();
+    let data = ["--train", "pictures/train", "--test", "pictures/test"];
+    let finetune = ["eval", "finetune", "run", "--fractions", "0.2,1", "--epochs", "2", "--batch-size", "24", "--json"];
+    let tuned = json(dir, &[finetune.as_slice(), &data].concat());
+    assert_eq!((&tuned["fractions"][0]["labels"], &tuned["fractions"][1]["labels"]), (&20.into(), &120.into()));
+    assert_eq!(tuned["top1"], tuned["fractions"][1]["trained"]["top1"], "the largest share is the answer");
+    assert_eq!(tuned["scratch"], tuned["fractions"][1]["scratch"]["top1"]);
+    assert_eq!(json(dir, &[finetune.as_slice(), &data].concat()), tuned, "the same command finds the same");
+    let augmented = ["eval", "linear", "run", "--augmented", "--epochs", "2", "--json"];
+    let on_top = json(dir, &[augmented.as_slice(), &data].concat());
+    assert!(on_top["top1"].is_f64() && on_top["untrained"].is_f64() && on_top["chance"] == 0.1, "{on_top}");
+    let scores: Value =
+        serde_json::from_str(&fs::read_to_string(dir.join("run/scores.json")).expect("scores")).expect("JSON");
+    assert_eq!((&scores["finetune"], &scores["linear_augmented"]), (&tuned, &on_top));
+
+    fails(dir, &["eval", "linear", "run", "--epochs", "2"], 2, &["--epochs", "--augmented"]);
+    fails(dir, &["eval", "finetune", "run", "--fractions", "0"], 2, &["above 0 and at most 1, got 0"]);
+    fails(dir, &["eval", "finetune", "run", "--lr-per-256", "0"], 2, &["lr_per_256"]);
 }
 
 #[test]
@@ -141,6 +187,18 @@ fn similar_pictures_are_found_grouped_and_labelled() {
     let table = fs::read_to_string(dir.join("all.csv")).expect("a table");
     assert!(table.contains("rings/0000.png,round,1.0000,given"), "{table}");
     assert!(table.lines().skip(1).all(|row| row.contains(",round,") || row.contains(",square,")));
+    let by_cluster = ["label", "run", "--labels", "few.csv", "--clusters", "c.csv", "--out", "groups.csv", "--json"];
+    let labelled = json(dir, &[by_cluster.as_slice(), &["--min-share", "0.6"]].concat());
+    let n = |key: &str| labelled[key].as_u64().expect("a number");
+    assert!(n("given") == 3 && n("labelled") > 0 && n("given") + n("labelled") + n("unsure") == 120, "{labelled}");
+    let cluster_of: BTreeMap<String, String> =
+        rows(&dir.join("c.csv")).map(|row| (row[0].clone(), row[1].clone())).collect();
+    let mut labels_of = BTreeMap::<&str, Vec<String>>::new();
+    for row in rows(&dir.join("groups.csv")).filter(|row| row[3] == "cluster") {
+        labels_of.entry(&cluster_of[&row[0]]).or_default().push(row[1].clone());
+    }
+    assert!(labels_of.values().all(|labels| labels.iter().all(|label| *label == labels[0])), "{labels_of:?}");
+    fails(dir, &["label", "run", "--labels", "few.csv", "--clusters", "few.csv", "--out", "x.csv"], 3, &["cluster"]);
     // What was made is a table of labels.
     assert_eq!(json(dir, &["eval", "knn", "run", "--labels", "all.csv", "--k", "1", "--json"])["n"], 24);
 }

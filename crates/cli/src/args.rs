@@ -151,6 +151,12 @@ pub(crate) struct PretrainArgs {
     /// Hold fewer activations and compute them again in the backward pass: slower, the same bits (twoview's CPU kernels only)
     #[arg(long)]
     pub(crate) recompute: bool,
+    /// Draw curves in the terminal while it trains
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Write the measurements for TensorBoard while it trains, into tb/ in the run directory
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
     /// End with one line of JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -168,6 +174,12 @@ pub(crate) struct ResumeArgs {
     /// Hold fewer activations and compute them again in the backward pass: slower, the same bits (twoview's CPU kernels only)
     #[arg(long)]
     pub(crate) recompute: bool,
+    /// Draw curves in the terminal while it trains
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Write the measurements for TensorBoard while it trains, into tb/ in the run directory
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
     /// End with one line of JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -179,6 +191,8 @@ pub(crate) enum EvalCommand {
     Knn(KnnArgs),
     /// A linear classifier on the frozen features
     Linear(LinearArgs),
+    /// A classifier trained together with the encoder, on all labels and on a few, beside the same from scratch
+    Finetune(FineTuneArgs),
     /// A handful of labels for each class: accuracy against their number
     Fewshot(FewShotArgs),
     /// Two runs on the same pictures, with a paired test
@@ -289,10 +303,49 @@ pub(crate) enum ProbeName {
     Linear,
 }
 
+const LINEAR_HELP: &str = "Examples:\n  twoview eval linear runs/mine\n  twoview eval linear runs/mine --augmented --epochs 30    the protocol of the papers, which takes far longer";
+
 #[derive(Debug, Args)]
+#[command(after_help = LINEAR_HELP)]
 pub(crate) struct LinearArgs {
     #[command(flatten)]
     pub(crate) eval: EvalArgs,
+    /// Train the classifier by SGD on random crops and flips, as papers do, instead of fitting it to features made once
+    #[arg(long)]
+    pub(crate) augmented: bool,
+    #[command(flatten)]
+    pub(crate) training: SupervisedArgs,
+}
+
+const FINE_TUNE_HELP: &str = "Examples:\n  twoview eval finetune runs/mine\n  twoview eval finetune runs/mine --labels some.csv --fractions 0.1,1 --epochs 10";
+
+#[derive(Debug, Args)]
+#[command(after_help = FINE_TUNE_HELP)]
+pub(crate) struct FineTuneArgs {
+    #[command(flatten)]
+    pub(crate) eval: EvalArgs,
+    /// Shares of the labels to train on, at least one picture of each class
+    #[arg(long, value_delimiter = ',', default_value = "0.01,0.1,1")]
+    pub(crate) fractions: Vec<f64>,
+    #[command(flatten)]
+    pub(crate) training: SupervisedArgs,
+}
+
+/// How a classifier is trained on augmented pictures, where it is not as the run says.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SupervisedArgs {
+    /// Passes over the labelled pictures, two views of each; without it, the run's setting
+    #[arg(long)]
+    pub(crate) epochs: Option<u64>,
+    /// Learning rate per 256 pictures of a batch; without it, the run's setting
+    #[arg(long)]
+    pub(crate) lr_per_256: Option<f64>,
+    /// Pictures in a batch; without it, the run's setting
+    #[arg(long)]
+    pub(crate) batch_size: Option<usize>,
+    /// Seed of the views, the order and the choice of labels; 0 without it
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
 }
 
 const EMBED_HELP: &str = "Examples:\n  twoview embed runs/mine photos/ --format parquet --out photos.parquet\n  twoview embed runs/mine photos/            # numpy.load(\"embeddings.npy\"), names in embeddings.names.csv";
@@ -464,8 +517,7 @@ pub(crate) struct DedupArgs {
     pub(crate) json: bool,
 }
 
-const LABEL_HELP: &str =
-    "Examples:\n  twoview label runs/mine --in photos/ --labels some.csv --out all.csv --min-share 0.8";
+const LABEL_HELP: &str = "Examples:\n  twoview label runs/mine --in photos/ --labels some.csv --out all.csv --min-share 0.8\n  twoview label runs/mine --labels some.csv --clusters runs/mine/clusters.csv --out all.csv";
 
 #[derive(Debug, Args)]
 #[command(after_help = LABEL_HELP)]
@@ -475,7 +527,11 @@ pub(crate) struct LabelArgs {
     /// The labels that are known, as a CSV file with the columns path and label
     #[arg(long, value_name = "FILE.csv")]
     pub(crate) labels: PathBuf,
-    /// The table to write, with the columns path, label, share of the vote, and by: given or neighbours
+    /// Go by this table of `twoview cluster`: every picture gets the commonest label of its cluster
+    #[arg(long, value_name = "FILE.csv", conflicts_with = "k")]
+    pub(crate) clusters: Option<PathBuf>,
+    /// The table to write, with the columns path, label, share of the vote or of the cluster's labels, and by: given,
+    /// neighbours or cluster
     #[arg(long, value_name = "FILE.csv")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -568,6 +624,9 @@ pub(crate) struct ReportArgs {
     /// Write the measurements for TensorBoard as well, into tb/ in the run directory
     #[arg(long)]
     pub(crate) tensorboard: bool,
+    /// Write the measurements as a table as well, metrics.csv in the run directory
+    #[arg(long)]
+    pub(crate) csv: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one line of JSON
@@ -805,7 +864,12 @@ pub(crate) struct MakePatternsArgs {
 pub(crate) enum ConfigCommand {
     /// Print the complete configuration of a preset or run file, after --set
     Show(ConfigShowArgs),
+    /// Print the JSON Schema of run files, with which editors complete and check them
+    #[command(after_help = SCHEMA_HELP)]
+    Schema,
 }
+
+const SCHEMA_HELP: &str = "Examples:\n  twoview config schema > twoview.schema.json\n  Then begin a run file with `#:schema ./twoview.schema.json`: editors with Taplo or Even Better TOML complete and check its keys";
 
 #[derive(Debug, Args)]
 pub(crate) struct ConfigShowArgs {

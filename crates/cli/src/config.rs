@@ -1,4 +1,6 @@
-//! `config show`: what a run would do, complete.
+//! `config show` and `config schema`: what a run would do, complete, and what can be written in a run file.
+
+use serde_json::Value;
 
 use crate::{
     args::ConfigShowArgs,
@@ -29,5 +31,33 @@ pub(crate) fn show(args: &ConfigShowArgs) -> Result<(), Failure> {
         result(&serde_json::to_string(&file).or_exit(Exit::Bug)?)
     } else {
         result(file.to_toml().or_exit(Exit::Bug)?.trim_end())
+    }
+}
+
+/// `twoview config schema`.
+///
+/// # Errors
+/// [`Exit::Io`] where stdout cannot take it.
+pub(crate) fn schema() -> Result<(), Failure> {
+    let mut schema = schemars::schema_for!(RunFile).to_value();
+    without_links(&mut schema);
+    result(&serde_json::to_string_pretty(&schema).or_exit(Exit::Bug)?)
+}
+
+/// The descriptions are the doc comments of the program, whose links to its items lead nowhere in an editor.
+fn without_links(schema: &mut Value) {
+    match schema {
+        Value::Object(keys) => {
+            for (key, value) in keys {
+                match value {
+                    Value::String(text) if key == "description" => {
+                        *text = text.replace("[`crate::", "`").replace("[`", "`").replace("`]", "`");
+                    }
+                    value => without_links(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(without_links),
+        _ => {}
     }
 }

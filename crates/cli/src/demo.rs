@@ -2,29 +2,31 @@
 
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use twoview_data::Split;
 use twoview_encoder::FrozenEncoder;
-use twoview_eval::{KnnConfig, Ladder, LinearProbeConfig, Rungs, Score};
+use twoview_eval::{KnnConfig, Ladder, LinearProbeConfig, Predictions, Rungs, Score};
 
 use crate::{
     args::DemoArgs,
     device,
-    evaluate::rung,
+    evaluate::{json_of, rung},
     failure::{Exit, Failure, OrExit},
     labelled::{Banks, Labelled, look},
     pictures,
-    pretrain::{begin, train},
+    pretrain::{Shown, begin, train},
     run_file::{RunFile, SourceConfig},
     run_plan::{RunPlan, check},
+    scores,
     subject::untrained_encoder,
     terminal::{note, program, result, result_json},
 };
 
 /// The two measures of one kind of features.
+#[derive(Clone)]
 struct Measured {
-    knn: Score,
-    linear: Score,
+    knn: Predictions,
+    linear: Predictions,
 }
 
 /// `twoview demo`.
@@ -69,7 +71,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let raw_pixels = measure("raw pixels", &pixels, knn, linear, say)?;
     let centred_pixels = if linear.standardize {
         // Standardizing takes the mean out of any features, so the linear probe would find the same again.
-        let measured = Measured { knn: pixels.centred()?.knn(&knn.into())?.0.score(), linear: raw_pixels.linear };
+        let measured = Measured { knn: pixels.centred()?.knn(&knn.into())?.0, linear: raw_pixels.linear.clone() };
         say(&line("centred pixels", &measured))?;
         measured
     } else {
@@ -80,10 +82,20 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let untrained = measure("untrained", &features, knn, linear, say)?;
 
     say(&format!("training on {} pictures without their labels", plan.loader.n_pictures()))?;
-    let trained = train(&plan, run_dir, state, &device, 0, None)?;
+    let trained = train(&plan, run_dir, state, &device, 0, None, Shown::default())?;
     let encoder = FrozenEncoder::new(&trained.state.network.encoder);
     let features = labelled.features("trained encoder", &encoder, look)?;
     let after = measure("trained", &features, knn, linear, say)?;
+
+    let beaten = [("raw_pixels", &raw_pixels), ("centred_pixels", &centred_pixels), ("untrained", &untrained)];
+    type Of = fn(&Measured) -> &Predictions;
+    for (name, of) in [("knn", (|measured| &measured.knn) as Of), ("linear", |measured| &measured.linear)] {
+        let beaten = beaten.map(|(name, measured)| (name, of(measured).score()));
+        let mut scores = json_of(of(&after), &beaten, chance, labelled.classes());
+        let protocol = format!("twoview demo, preset {preset}, {} test pictures", of(&after).score().n);
+        scores.insert("protocol".to_owned(), json!(protocol));
+        scores::remember(&trained.run_dir, name, &Value::Object(scores));
+    }
 
     let (run, seconds) = (trained.run_dir.path().display().to_string(), begun.elapsed().as_secs_f64());
     if args.json {
@@ -97,8 +109,8 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
             Ladder::new(chance, &rungs)
         };
         return result_json(&json!({
-            "knn": ladder(|measured| measured.knn),
-            "linear": ladder(|measured| measured.linear),
+            "knn": ladder(|measured| measured.knn.score()),
+            "linear": ladder(|measured| measured.linear.score()),
             "images_per_s": trained.images_per_s,
             "seconds": seconds,
             "run": run,
@@ -113,7 +125,11 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
         ("untrained", &untrained),
         ("trained", &after),
     ] {
-        result(&format!("  {name:16} {:5.1} %  {:5.1} %", 100.0 * of.knn.top1, 100.0 * of.linear.top1))?;
+        result(&format!(
+            "  {name:16} {:5.1} %  {:5.1} %",
+            100.0 * of.knn.score().top1,
+            100.0 * of.linear.score().top1
+        ))?;
     }
     result("")?;
     result(&format!("took     {seconds:.0} s, training at {:.0} img/s", trained.images_per_s))?;
@@ -129,12 +145,12 @@ fn measure(
     linear: &LinearProbeConfig,
     say: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<Measured, Failure> {
-    let measured = Measured { knn: banks.knn(&knn.into())?.0.score(), linear: banks.linear(linear)?.0.score() };
+    let measured = Measured { knn: banks.knn(&knn.into())?.0, linear: banks.linear(linear)?.0 };
     say(&line(name, &measured))?;
     Ok(measured)
 }
 
 fn line(name: &str, measured: &Measured) -> String {
-    let linear = rung("", &measured.linear);
-    format!("{}    {}", rung(name, &measured.knn), linear.trim_start())
+    let linear = rung("", &measured.linear.score());
+    format!("{}    {}", rung(name, &measured.knn.score()), linear.trim_start())
 }

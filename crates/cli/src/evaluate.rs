@@ -1,4 +1,4 @@
-//! `eval knn`, `eval linear` and `eval fewshot`: how good an encoder is, beside everything it has to beat.
+//! `eval knn`, `eval linear` and `eval fewshot`: how good a frozen encoder is, beside everything it has to beat.
 
 use serde_json::{Map, Value, json};
 use twoview_data::escape_path;
@@ -21,7 +21,12 @@ use crate::{
 pub(crate) fn evaluate(command: &EvalCommand) -> Result<(), Failure> {
     match command {
         EvalCommand::Knn(args) => probe(&args.eval, &Probe::Knn(args.probe.clone())),
-        EvalCommand::Linear(args) => probe(&args.eval, &Probe::Linear),
+        EvalCommand::Linear(args) if args.augmented => crate::supervised::linear_augmented(args),
+        EvalCommand::Linear(args) => {
+            crate::supervised::refuse_unused(&args.training)?;
+            probe(&args.eval, &Probe::Linear)
+        }
+        EvalCommand::Finetune(args) => crate::supervised::fine_tune(args),
         EvalCommand::Fewshot(args) => few_shot(args),
         EvalCommand::Compare(args) => crate::compare::compare(args),
     }
@@ -125,7 +130,14 @@ fn probe(args: &EvalArgs, probe: &Probe) -> Result<(), Failure> {
         untrained: score(&outcomes.untrained),
         trained: score(&outcomes.trained),
     };
-    let line = json_of(&subject, &scores, banks.chance(), predictions, labelled.classes(), settings, &protocol);
+    let beaten =
+        [("raw_pixels", scores.raw_pixels), ("centred_pixels", scores.centred_pixels), ("untrained", scores.untrained)];
+    let mut line = json_of(predictions, &beaten, banks.chance(), labelled.classes());
+    line.extend(named(&subject, &protocol));
+    if let Value::Object(settings) = settings {
+        line.extend(settings.clone());
+    }
+    let line = Value::Object(line);
     scores::remember(&subject.run_dir, probe.name(), &line);
     if args.json {
         return result_json(&line);
@@ -144,15 +156,21 @@ fn probe(args: &EvalArgs, probe: &Probe) -> Result<(), Failure> {
     result(&format!("protocol {protocol}"))
 }
 
-fn json_of(
-    subject: &Subject,
-    scores: &Rungs<Score>,
-    chance: f64,
+/// Which run was asked, and how.
+pub(crate) fn named(subject: &Subject, protocol: &str) -> Map<String, Value> {
+    Map::from_iter([
+        ("protocol".to_owned(), json!(protocol)),
+        ("run".to_owned(), json!(escape_path(subject.run_dir.path()))),
+    ])
+}
+
+/// What an evaluation found, and what it has to beat.
+pub(crate) fn json_of(
     predictions: &Predictions,
+    beaten: &[(&str, Score)],
+    chance: f64,
     classes: &[String],
-    settings: &Value,
-    protocol: &str,
-) -> Value {
+) -> Map<String, Value> {
     /// Beyond this many classes, or confusions, a report by class is longer than anyone reads.
     const MOST: usize = 1000;
     let name = |class: u32| classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
@@ -170,33 +188,24 @@ fn json_of(
     let pairs = confusions.iter().take(MOST).map(
         |confusion| json!({ "class": name(confusion.class), "predicted": name(confusion.predicted), "n": confusion.n }),
     );
-    let mut line = json!({
-        "top1": scores.trained.top1,
-        "ci95": scores.trained.ci95,
-        "n": scores.trained.n,
-        "balanced": predictions.balanced_accuracy(),
-        "chance": chance,
-        "raw_pixels": scores.raw_pixels.top1,
-        "centred_pixels": scores.centred_pixels.top1,
-        "untrained": scores.untrained.top1,
-        "ci95_of": {
-            "raw_pixels": scores.raw_pixels.ci95,
-            "centred_pixels": scores.centred_pixels.ci95,
-            "untrained": scores.untrained.ci95,
-        },
-        "classes": rows.collect::<Vec<Value>>(),
-        "confusions": pairs.collect::<Vec<Value>>(),
-        "protocol": protocol,
-        "run": escape_path(subject.run_dir.path()),
-    });
-    if let (Value::Object(line), Value::Object(settings)) = (&mut line, settings.clone()) {
-        line.extend(settings);
-    }
+    let score = predictions.score();
+    let mut line = Map::from_iter([
+        ("top1".to_owned(), json!(score.top1)),
+        ("ci95".to_owned(), json!(score.ci95)),
+        ("n".to_owned(), json!(score.n)),
+        ("balanced".to_owned(), json!(predictions.balanced_accuracy())),
+        ("chance".to_owned(), json!(chance)),
+    ]);
+    line.extend(beaten.iter().map(|(name, score)| ((*name).to_owned(), json!(score.top1))));
+    let intervals = beaten.iter().map(|(name, score)| ((*name).to_owned(), json!(score.ci95)));
+    line.insert("ci95_of".to_owned(), Value::Object(intervals.collect()));
+    line.insert("classes".to_owned(), Value::Array(rows.collect()));
+    line.insert("confusions".to_owned(), Value::Array(pairs.collect()));
     line
 }
 
 /// How each class fared, of many classes the worst, and which are taken for which.
-fn classes_table(predictions: &Predictions, names: &[String], all: bool) -> Result<(), Failure> {
+pub(crate) fn classes_table(predictions: &Predictions, names: &[String], all: bool) -> Result<(), Failure> {
     const SHOWN: usize = 20;
     const CONFUSIONS: usize = 5;
     let name = |class: u32| names.get(class as usize).map_or_else(|| class.to_string(), Clone::clone);

@@ -89,6 +89,23 @@ impl Labelled {
         self.train.classes()
     }
 
+    /// The pictures to learn from.
+    pub(crate) fn train_pictures(&self) -> Subset {
+        let members = match &self.test {
+            Test::Source(_) => (0..self.train.len()).collect(),
+            Test::HeldOut(split) => split.train.clone(),
+        };
+        Subset::new(Arc::clone(&self.train), members)
+    }
+
+    /// The pictures to test on.
+    pub(crate) fn test_pictures(&self) -> Subset {
+        match &self.test {
+            Test::Source(test) => Subset::new(Arc::clone(test), (0..test.len()).collect()),
+            Test::HeldOut(split) => Subset::new(Arc::clone(&self.train), split.test.clone()),
+        }
+    }
+
     /// What the pictures themselves say, without any encoder, at no more than [`PIXELS_PX`] pixels a side.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ mod embeddings;
 mod embeddings_parquet;
 mod encoder_weights;
 mod evaluate;
+mod events;
 mod export;
 mod failure;
 #[cfg(feature = "fetch")]
@@ -33,7 +34,10 @@ mod init;
 mod label;
 mod labelled;
 mod list;
+#[cfg(feature = "live")]
+mod live;
 mod man;
+mod metrics_csv;
 mod model_card;
 mod npy;
 mod online;
@@ -49,6 +53,7 @@ mod signals;
 mod spread;
 mod start;
 mod subject;
+mod supervised;
 mod terminal;
 mod unfinished;
 
@@ -109,6 +114,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Completions(args) => completions::completions(args),
         Command::Man(args) => man::man(args),
         Command::Config(ConfigCommand::Show(args)) => config::show(args),
+        Command::Config(ConfigCommand::Schema) => config::schema(),
         Command::Bench(BenchCommand::Step(args)) => bench::bench_step(args),
         Command::Bench(BenchCommand::Loss(args)) => bench::bench_loss(args),
         Command::Bench(BenchCommand::Views(args)) => bench_views::bench_views(args),

@@ -10,7 +10,7 @@ use std::{
 
 use burn::tensor::Device;
 use serde_json::{Value, json};
-use twoview_data::{LoadError, Replaced, Split, escape_path};
+use twoview_data::{LoadError, Replaced, Source, Split, escape_path};
 use twoview_encoder::{named_tensors, save_safetensors, with_batch_counters};
 use twoview_train::{
     Checkpoint, CheckpointError, Ended, Job, JsonLines, MetricSink, RunDir, RunDirError, StepError, StepMetrics,
@@ -21,6 +21,7 @@ use crate::{
     args::{ConfigArgs, PretrainArgs, ResumeArgs},
     device,
     encoder_weights::{UsedAs, WeightsOrigin},
+    events::Events,
     export::n_batches,
     failure::{Exit, Failure, OrExit, at},
     online::Online,
@@ -45,6 +46,15 @@ pub(crate) struct Trained {
     pub(crate) last: Option<StepMetrics>,
 }
 
+/// Where else measurements go while a run trains.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shown {
+    /// As curves in the terminal.
+    pub(crate) live: bool,
+    /// As events that TensorBoard reads.
+    pub(crate) tensorboard: bool,
+}
+
 /// `twoview pretrain`.
 ///
 /// # Errors
@@ -67,8 +77,16 @@ pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
         Checkpoint::save(&run_dir, &state, 0).or_exit(Exit::Io)?;
     }
     let online = Online::new(&file, &pictures.source, plan.knn_every)?;
-    let trained = train(&plan, run_dir, state, &device, 0, online.as_ref())?;
-    end(&trained, args.json)
+    let trained = train(
+        &plan,
+        run_dir,
+        state,
+        &device,
+        0,
+        online.as_ref(),
+        Shown { live: args.live, tensorboard: args.tensorboard },
+    )?;
+    end(&trained, has_labels(pictures.source.as_ref()), args.json)
 }
 
 /// `twoview resume`.
@@ -102,8 +120,16 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
     };
     note(&format!("resuming after step {} of {}", state.step, plan.schedule.total_steps()));
     let online = Online::new(&file, &pictures.source, plan.knn_every)?;
-    let trained = train(&plan, run_dir, state, &device, metrics_bytes, online.as_ref())?;
-    end(&trained, args.json)
+    let trained = train(
+        &plan,
+        run_dir,
+        state,
+        &device,
+        metrics_bytes,
+        online.as_ref(),
+        Shown { live: args.live, tensorboard: args.tensorboard },
+    )?;
+    end(&trained, has_labels(pictures.source.as_ref()), args.json)
 }
 
 /// Makes the run directory and writes down what the run is, before anything is computed.
@@ -164,14 +190,24 @@ pub(crate) fn train(
     device: &Device,
     metrics_bytes: u64,
     online: Option<&Online>,
+    shown: Shown,
 ) -> Result<Trained, Failure> {
     let signals = Signals::listen().or_exit(Exit::Bug)?;
     let total = plan.schedule.total_steps();
     let before = state.step;
     let mut log = JsonLines::open(&run_dir.metrics(), metrics_bytes).map_err(at(&run_dir.metrics()))?;
-    let mut bar = TrainingBar::start(total, before, &plan.loss);
     let mut replaced = ReplacedLog { path: run_dir.bad_files() };
     let mut last = Last(None);
+    let mut events = shown.tensorboard.then(|| Events::start(&run_dir)).transpose()?;
+    let mut live = shown.live.then(|| live_view(&run_dir, total, before)).transpose()?;
+    let mut bar = TrainingBar::start(total, before, &plan.loss, live.is_none());
+    let mut sinks: Vec<&mut dyn MetricSink> = vec![&mut log, &mut bar, &mut replaced, &mut last];
+    if let Some(events) = &mut events {
+        sinks.push(events);
+    }
+    if let Some(live) = &mut live {
+        sinks.push(live.as_mut());
+    }
     let begun = Instant::now();
     let ended = run(
         &Job {
@@ -186,8 +222,11 @@ pub(crate) fn train(
             stop: &signals.stop,
         },
         state,
-        &mut [&mut log, &mut bar, &mut replaced, &mut last],
+        &mut sinks,
     );
+    drop(sinks);
+    // The terminal's own screen is back before anything is said.
+    drop(live);
     bar.end();
     let resume = format!("{} resume {}", program(), quoted(run_dir.path()));
     let (state, ended) = ended.map_err(|error| {
@@ -218,7 +257,25 @@ pub(crate) fn train(
     Ok(Trained { state, run_dir, images_per_s, seconds, loss: bar.loss(), last: last.0 })
 }
 
-fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
+/// # Errors
+/// [`Exit::Usage`] where there is no terminal to draw on.
+#[cfg(feature = "live")]
+fn live_view(run_dir: &RunDir, total_steps: u64, done: u64) -> Result<Box<dyn MetricSink>, Failure> {
+    Ok(Box::new(crate::live::LiveView::start(run_dir.path(), total_steps, done)?))
+}
+
+/// # Errors
+/// Always [`Exit::Usage`].
+#[cfg(not(feature = "live"))]
+fn live_view(_: &RunDir, _: u64, _: u64) -> Result<Box<dyn MetricSink>, Failure> {
+    Err(Failure::new(
+        Exit::Usage,
+        "--live: this twoview was built without the live view; build it with `--features live`",
+    ))
+}
+
+/// Says what came of it and what to do next: nothing can be measured without labels.
+fn end(trained: &Trained, has_labels: bool, json: bool) -> Result<(), Failure> {
     let run = escape_path(trained.run_dir.path());
     if json {
         let last = trained.last.as_ref();
@@ -244,7 +301,12 @@ fn end(trained: &Trained, json: bool) -> Result<(), Failure> {
     }
     result(&format!("run      {run}"))?;
     result(&format!("encoder  {}", trained.run_dir.exported_encoder().display()))?;
-    result(&format!("next     {} eval knn {}", program(), quoted(trained.run_dir.path())))
+    let next = if has_labels { "eval knn" } else { "report" };
+    result(&format!("next     {} {next} {}", program(), quoted(trained.run_dir.path())))
+}
+
+fn has_labels(source: &dyn Source) -> bool {
+    source.classes().len() > 1 && (0..source.len()).any(|i| source.label(i).is_some())
 }
 
 /// The run file a command line asks for, with its pictures.

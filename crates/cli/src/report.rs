@@ -4,7 +4,6 @@ use std::{
     env,
     fs::{self, File},
     io::BufReader,
-    path::PathBuf,
     sync::Arc,
     time::SystemTime,
 };
@@ -14,13 +13,15 @@ use twoview_data::{Source, Split, escape_path};
 use twoview_eval::{KMeans, KMeansConfig, NearestRows, PrincipalComponents, neighbour_map, stream_features};
 use twoview_pixels::{Filter, Image, Planes, Workspace, resize_center_crop};
 use twoview_report::{
-    Confusion, EmbeddingMap, EventFile, Fact, GalleryRow, MapNeighbour, MapPicture, Pair, PairList, Picture,
-    Projection, Reference, Report, Rung, ScoreLadder, Section, StepRow, figures, html, read_steps,
+    Confusion, EmbeddingMap, Fact, GalleryRow, MapNeighbour, MapPicture, Pair, PairList, Picture, Projection,
+    Reference, Report, Rung, ScoreLadder, Section, StepRow, figures, html, read_steps,
 };
 
 use crate::{
     args::ReportArgs,
+    events::write_events,
     failure::{Exit, Failure, OrExit, at},
+    metrics_csv::write_metrics_csv,
     pictures::{self, RunManifest},
     preview,
     run_file::RunFile,
@@ -101,12 +102,17 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
         }
     }
     let events = args.tensorboard.then(|| write_events(&run, &steps)).transpose()?;
+    let table = args.csv.then(|| run.join("metrics.csv"));
+    if let Some(table) = &table {
+        write_metrics_csv(&subject.run_dir.metrics(), table)?;
+    }
     if args.json {
         return result_json(&json!({
             "report": escape_path(&out),
             "bytes": text.len(),
             "figures": figure_dir.as_deref().map(escape_path),
             "tensorboard": events.as_deref().map(escape_path),
+            "csv": table.as_deref().map(escape_path),
         }));
     }
     result(&format!("report   {} ({:.1} MB; open it in a browser)", out.display(), text.len() as f64 / 1e6))?;
@@ -116,6 +122,9 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
     if let Some(events) = events {
         let folder = events.parent().unwrap_or(&events).to_owned();
         result(&format!("events   {}; tensorboard --logdir {}", events.display(), quoted(&folder)))?;
+    }
+    if let Some(table) = table {
+        result(&format!("table    {}", table.display()))?;
     }
     Ok(())
 }
@@ -179,7 +188,12 @@ fn warnings(subject: &Subject, steps: &[StepRow]) -> Vec<String> {
 fn add_scores(page: &mut Report, all: &Map<String, Value>, run: &std::path::Path) {
     let run = quoted(run);
     let mut ladders = Vec::new();
-    for (key, title) in [("knn", "kNN"), ("linear", "Linear probe")] {
+    for (key, title) in [
+        ("knn", "kNN"),
+        ("linear", "Linear probe"),
+        ("linear_augmented", "Linear, on augmented pictures"),
+        ("finetune", "Fine-tuned"),
+    ] {
         let Some(score) = all.get(key) else { continue };
         let share = |name: &str| score.get(name).and_then(Value::as_f64);
         let interval = |value: &Value| serde_json::from_value::<[f64; 2]>(value.clone()).ok();
@@ -188,6 +202,7 @@ fn add_scores(page: &mut Report, all: &Map<String, Value>, run: &std::path::Path
             ("raw pixels", "raw_pixels", Some(&score["ci95_of"]["raw_pixels"])),
             ("centred pixels", "centred_pixels", Some(&score["ci95_of"]["centred_pixels"])),
             ("untrained", "untrained", Some(&score["ci95_of"]["untrained"])),
+            ("from scratch", "scratch", Some(&score["ci95_of"]["scratch"])),
             ("trained", "top1", Some(&score["ci95"])),
         ];
         let rungs: Vec<Rung> = (rungs.into_iter())
@@ -437,37 +452,4 @@ fn small(source: &dyn Source, i: usize, side: u32) -> Result<Image, Failure> {
 #[expect(clippy::cast_possible_truncation, reason = "a cosine or a place on the page is read to a few figures")]
 fn narrow(value: f64) -> f32 {
     value as f32
-}
-
-/// The measurements as an event file that TensorBoard reads, in the folder `tb` of the run.
-fn write_events(run: &std::path::Path, steps: &[StepRow]) -> Result<PathBuf, Failure> {
-    let folder = run.join("tb");
-    fs::create_dir_all(&folder).map_err(at(&folder))?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    // One file for the whole run: made again, it replaces the one before.
-    let path = folder.join("events.out.tfevents.0.twoview");
-    Unfinished::create(&path)?.finish(|file| {
-        let mut events = EventFile::new(file, now)?;
-        for step in steps {
-            let values: Vec<(&str, f32)> = [
-                ("loss/loss", step.loss),
-                ("loss/chance", step.chance),
-                ("loss/floor", step.floor),
-                ("knn/top1", step.knn.and_then(|knn| knn.top1)),
-                ("optimizer/lr", step.lr),
-                ("optimizer/gradient_norm", step.gradient_norm),
-                ("embeddings/alignment", step.alignment),
-                ("embeddings/uniformity", step.uniformity),
-                ("embeddings/effective_rank", step.effective_rank),
-                ("embeddings/top1_in_batch", step.top1),
-                ("speed/images_per_s", step.images_per_s),
-            ]
-            .into_iter()
-            .filter_map(|(tag, value)| Some((tag, value?)))
-            .collect();
-            events.scalars(now, step.step, &values)?;
-        }
-        Ok(())
-    })?;
-    Ok(path)
 }

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::Arc};
 use burn::tensor::Device;
 use twoview_augment::AugmentError;
 use twoview_data::{Loader, LoaderConfig, LoaderError, OnBad, Source};
-use twoview_eval::{KnnConfig, LinearProbeError};
+use twoview_eval::{KnnConfig, LinearProbeError, SupervisedConfig, SupervisedConfigError};
 use twoview_loss::{Objective, ObjectiveConfig, ObjectiveError};
 use twoview_optim::{OptimizerError, Schedule, ScheduleError, SpanError};
 use twoview_pixels::Normalize;
@@ -59,6 +59,8 @@ pub(crate) enum PlanError {
     Linear(#[from] LinearProbeError),
     #[error("eval.knn: expected k of at least 1 and a temperature above 0, got k = {}, temperature = {}", .0.k, .0.temperature)]
     Knn(KnnConfig),
+    #[error("{key}")]
+    Supervised { key: &'static str, source: SupervisedConfigError },
     #[error("data.source.max_bad_fraction: expected a number from 0 to 1, got {0}")]
     BadFraction(f64),
     #[error("every.save: expected at least one step between checkpoints, got none")]
@@ -66,7 +68,7 @@ pub(crate) enum PlanError {
 }
 
 /// Views are rendered ahead of the training step into a queue of this many batches.
-const PREFETCH: usize = 3;
+pub(crate) const PREFETCH: usize = 3;
 
 /// Fewer negatives than this teach little; the run goes on, but says so.
 const FEW_PICTURES: usize = 32;
@@ -81,6 +83,10 @@ pub(crate) fn check(file: &RunFile) -> Result<(), PlanError> {
     file.loss.init()?;
     file.optimizer.init()?;
     file.eval.linear.clone().init()?;
+    let supervised =
+        |key, config: SupervisedConfig| config.check().map_err(|source| PlanError::Supervised { key, source });
+    supervised("eval.linear_augmented", file.eval.linear_augmented)?;
+    supervised("eval.finetune", file.eval.finetune)?;
     check_knn(file.eval.knn)?;
     let max_bad_fraction = file.data.source.max_bad_fraction();
     if (0.0..=1.0).contains(&max_bad_fraction) { Ok(()) } else { Err(PlanError::BadFraction(max_bad_fraction)) }

@@ -14,6 +14,16 @@ use signal_hook::{
 };
 
 use crate::failure::Exit;
+#[cfg(feature = "live")]
+use crate::live;
+
+/// Without the live view there is nothing to give back.
+#[cfg(all(unix, not(feature = "live")))]
+mod live {
+    pub(super) fn leave() {}
+    pub(super) fn suspend() {}
+    pub(super) fn go_on() {}
+}
 
 /// Remembers the first interrupt for as long as it lives. After that, and at a second one, an interrupt ends the program.
 #[derive(Debug)]
@@ -30,12 +40,8 @@ impl Signals {
     /// Where the system refuses the handlers.
     pub(crate) fn listen() -> io::Result<Self> {
         let (stop, terminated) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated)] {
-            // In this order, the first signal only sets the flag, and the second one finds it set and leaves at once.
-            flag::register_conditional_shutdown(signal, exit as i32, Arc::clone(&stop))?;
-            flag::register(signal, Arc::clone(&stop))?;
-        }
         flag::register(SIGTERM, Arc::clone(&terminated))?;
+        end_at_the_second(&stop)?;
         Ok(Self { stop, terminated })
     }
 
@@ -43,6 +49,50 @@ impl Signals {
     pub(crate) fn exit(&self) -> Exit {
         if self.terminated.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
     }
+}
+
+const ENDINGS: [(i32, Exit); 2] = [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated)];
+
+/// The first signal sets `stop`; one that finds it set ends the program, after the live view has given the terminal back.
+/// That is more than a signal handler may do, so a thread does it.
+#[cfg(unix)]
+fn end_at_the_second(stop: &Arc<AtomicBool>) -> io::Result<()> {
+    use signal_hook::{
+        consts::{SIGCONT, SIGTSTP},
+        iterator::Signals as Incoming,
+        low_level,
+    };
+
+    let mut incoming = Incoming::new([SIGINT, SIGTERM, SIGTSTP, SIGCONT])?;
+    let stop = Arc::clone(stop);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in incoming.forever() {
+            match ENDINGS.into_iter().find(|(ending, _)| *ending == signal) {
+                Some((_, exit)) if stop.swap(true, Ordering::Relaxed) => {
+                    live::leave();
+                    low_level::exit(exit as i32);
+                }
+                Some(_) => {}
+                None if signal == SIGTSTP => {
+                    live::suspend();
+                    // Stops the program here, until it is continued. A system that refuses leaves it running.
+                    let _ = low_level::emulate_default_handler(SIGTSTP);
+                }
+                None => live::go_on(),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn end_at_the_second(stop: &Arc<AtomicBool>) -> io::Result<()> {
+    for (signal, exit) in ENDINGS {
+        // In this order, the first signal only sets the flag, and the second one finds it set and leaves at once.
+        flag::register_conditional_shutdown(signal, exit as i32, Arc::clone(stop))?;
+        flag::register(signal, Arc::clone(stop))?;
+    }
+    Ok(())
 }
 
 impl Drop for Signals {

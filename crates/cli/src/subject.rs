@@ -8,7 +8,7 @@ use std::{
 use burn::tensor::Device;
 use serde_json::json;
 use twoview_data::ImageSource;
-use twoview_encoder::{EncoderConfig, FrozenEncoder};
+use twoview_encoder::{EncoderConfig, FrozenEncoder, ResNet};
 use twoview_eval::{Rungs, extract_features};
 use twoview_pixels::Image;
 use twoview_train::RunDir;
@@ -97,17 +97,28 @@ impl Subject {
 
     /// The choices that the numbers depend on, for whoever wants to compare them with others.
     pub(crate) fn protocol(&self, how: &str, banks: &Banks) -> String {
+        self.protocol_of(how, "frozen", [banks.train.len(), banks.test.len()])
+    }
+
+    /// As [`Self::protocol`], for so many training and test pictures and an encoder that is `frozen` or not.
+    pub(crate) fn protocol_of(&self, how: &str, frozen: &str, [n_train, n_test]: [usize; 2]) -> String {
         // As configurations spell it.
         let arch = json!(self.file.encoder.arch).as_str().unwrap_or_default().to_owned();
         format!(
-            "{how}; frozen {arch} of width {} in evaluation mode, {} features before the head; shorter side to {px} px, centre \
-             {px}x{px}, no augmentation; {} training and {} test pictures",
+            "{how}; {frozen} {arch} of width {}, {} features before the head, tested in evaluation mode on pictures with the shorter \
+             side at {px} px, centre {px}x{px}, no augmentation; {n_train} training and {n_test} test pictures",
             self.file.encoder.width,
-            banks.train.dim(),
-            banks.train.len(),
-            banks.test.len(),
+            self.trained.feature_dim(),
             px = self.look.size_px,
         )
+    }
+
+    /// The weights of [`Self::encoder`] in an encoder that can train, on an autodiff device.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn trainable_encoder(&self, device: &Device) -> Result<ResNet, Failure> {
+        Ok(EncoderWeights::of_run(&self.run_dir, &self.file.encoder, device)?.encoder)
     }
 }
 

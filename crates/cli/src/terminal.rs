@@ -4,6 +4,7 @@ use std::{
     env,
     io::{self, IsTerminal, Write},
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -33,8 +34,38 @@ pub(crate) fn result_json(value: &serde_json::Value) -> Result<(), Failure> {
     result(&value.to_string())
 }
 
-/// Writes one message to stderr.
+/// Messages that wait for the live view to end; `None` while there is none.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+fn held_messages() -> MutexGuard<'static, Option<Vec<String>>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps messages from now on, because the screen is drawn on.
+#[cfg(feature = "live")]
+pub(crate) fn hold() {
+    held_messages().get_or_insert_default();
+}
+
+/// The last `n` messages that are kept.
+#[cfg(feature = "live")]
+pub(crate) fn held(n: usize) -> Vec<String> {
+    held_messages().as_ref().map(|lines| lines[lines.len().saturating_sub(n)..].to_vec()).unwrap_or_default()
+}
+
+/// Writes the messages that were kept, and all later ones at once.
+#[cfg(feature = "live")]
+pub(crate) fn release() {
+    let held = held_messages().take();
+    held.into_iter().flatten().for_each(|line| note(&line));
+}
+
+/// Writes one message to stderr, or keeps it until the live view ends.
 pub(crate) fn note(line: &str) {
+    if let Some(held) = held_messages().as_mut() {
+        held.push(line.to_owned());
+        return;
+    }
     // Nothing can be said about a stderr that does not work.
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
@@ -54,15 +85,16 @@ pub(crate) fn quoted(path: &Path) -> String {
 /// A bar that counts things on a terminal; without a terminal, a line at the start and at the end.
 pub(crate) struct Counter {
     bar: ProgressBar,
-    what: &'static str,
+    what: String,
     begun: Instant,
 }
 
 impl Counter {
     /// Starts counting to `total`.
-    pub(crate) fn start(what: &'static str, total: usize) -> Self {
+    pub(crate) fn start(what: impl Into<String>, total: usize) -> Self {
+        let what = what.into();
         let bar = bar(total as u64, "{msg:22} {bar:30} {pos}/{len}  {per_sec}  {eta}");
-        bar.set_message(what);
+        bar.set_message(what.clone());
         Self { bar, what, begun: Instant::now() }
     }
 
@@ -168,13 +200,15 @@ struct Smooth {
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 impl TrainingBar {
-    /// A bar over `total_steps`, of which `done` were made before.
-    pub(crate) fn start(total_steps: u64, done: u64, loss: &ObjectiveConfig) -> Self {
-        let bar = bar(total_steps, "{msg}\n{bar:40} {pos}/{len} steps  eta {eta}");
+    /// A bar over `total_steps`, of which `done` were made before; one that is not `shown` only takes averages and warns.
+    pub(crate) fn start(total_steps: u64, done: u64, loss: &ObjectiveConfig, shown: bool) -> Self {
+        let template = "{msg}\n{bar:40} {pos}/{len} steps  eta {eta}";
+        let bar = if shown { bar(total_steps, template) } else { ProgressBar::hidden() };
+        let lines = shown && bar.is_hidden();
         bar.set_position(done);
         bar.reset_eta();
         Self {
-            lines: bar.is_hidden(),
+            lines,
             bar,
             total_steps,
             said: None,

@@ -1,0 +1,245 @@
+//! `eval finetune` and `eval linear --augmented`: classifiers trained by SGD on random crops and flips.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use twoview_augment::{AugmentConfig, TransformConfig};
+use twoview_data::{Loader, LoaderConfig, PixelType, Source, Subset};
+use twoview_encoder::FrozenEncoder;
+use twoview_eval::{Classifier, Predictions, Score, Split, SupervisedConfig, SupervisedError};
+
+use crate::{
+    args::{FineTuneArgs, LinearArgs, SupervisedArgs},
+    evaluate::{classes_table, json_of, named, rung},
+    failure::{Exit, Failure, OrExit},
+    labelled::{Labelled, Look},
+    run_file::RunFile,
+    run_plan::PREFETCH,
+    scores,
+    subject::{Subject, untrained_encoder},
+    terminal::{Counter, result, result_json},
+};
+
+/// Settings of training have no meaning where nothing is trained by SGD.
+///
+/// # Errors
+/// [`Exit::Usage`].
+pub(crate) fn refuse_unused(args: &SupervisedArgs) -> Result<(), Failure> {
+    let SupervisedArgs { epochs, lr_per_256, batch_size, seed } = args;
+    if epochs.is_none() && lr_per_256.is_none() && batch_size.is_none() && seed.is_none() {
+        return Ok(());
+    }
+    let message = "--epochs, --lr-per-256, --batch-size and --seed go with --augmented: without it, the classifier is \
+                   fitted to its minimum and nothing is random";
+    Err(Failure::new(Exit::Usage, message))
+}
+
+/// `twoview eval finetune`.
+///
+/// # Errors
+/// [`Failure`] with the exit code of its cause.
+pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
+    let subject = Subject::open(args.eval.run.as_deref(), &args.eval.device.device)?;
+    let training = Training::new(subject.file.eval.finetune, &args.training, &subject)?;
+    for &fraction in &args.fractions {
+        Split::few_labels(&[], fraction, 0).or_exit(Exit::Usage)?;
+    }
+    let labelled = Labelled::open(&args.eval, &subject.file)?;
+    let (all, test) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
+    let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
+    let mut points = Vec::with_capacity(args.fractions.len());
+    for &fraction in &args.fractions {
+        let rows = Split::few_labels(&labels, fraction, training.seed).or_exit(Exit::Bug)?;
+        let n_labels = rows.len();
+        let loader = training.loader(Arc::new(Subset::new(all.clone(), rows)))?;
+        let tune = |what: &str, encoder| {
+            let counter = Counter::start(format!("{what}, {n_labels} labels"), 0);
+            let n_classes = labelled.classes().len();
+            let at = |done, total| counter.at(done, total);
+            let classifier = training.config.fine_tune(encoder, &loader, n_classes, &at).map_err(failure)?;
+            counter.end();
+            training.judge(&classifier, &test)
+        };
+        let device = subject.device.clone().autodiff();
+        let fresh = subject.file.encoder.init(subject.file.seed, &device).or_exit(Exit::Usage)?;
+        let scratch = tune("from scratch", fresh)?;
+        let trained = tune("fine-tuned", subject.trainable_encoder(&device)?)?;
+        points.push(Point { fraction, n_labels, scratch, trained });
+    }
+    let Some(last) = points.iter().max_by(|a, b| a.fraction.total_cmp(&b.fraction)) else {
+        return Err(Failure::new(Exit::Usage, "--fractions: expected at least one share of the labels"));
+    };
+    let how = format!(
+        "the whole encoder and a linear classifier trained by {}, seed {}, beside the same from the run's initial weights",
+        training.in_words(),
+        training.seed
+    );
+    let protocol = subject.protocol_of(&how, "fine-tuned", [all.len(), test.len()]);
+    let chance = last.trained.majority_share();
+    let mut line = json_of(&last.trained, &[("scratch", last.scratch.score())], chance, labelled.classes());
+    line.insert("fractions".to_owned(), points.iter().map(Point::json).collect());
+    line.insert("settings".to_owned(), json!(training.config));
+    line.extend(named(&subject, &protocol));
+    let line = Value::Object(line);
+    scores::remember(&subject.run_dir, "finetune", &line);
+    if args.eval.json {
+        return result_json(&line);
+    }
+    result(&format!("fine-tuned: top-1 accuracy on {} pictures, with its 95 % interval", test.len()))?;
+    result(&format!("  chance            {:5.1} %", 100.0 * chance))?;
+    for Point { fraction, n_labels, scratch, trained } in &points {
+        result(&format!("{n_labels} labels ({} %)", 100.0 * fraction))?;
+        result(&rung("from scratch", &scratch.score()))?;
+        result(&rung("fine-tuned", &trained.score()))?;
+    }
+    result(&format!("with {} labels:", last.n_labels))?;
+    classes_table(&last.trained, labelled.classes(), args.eval.classes)?;
+    result(&format!("protocol {protocol}"))
+}
+
+/// `twoview eval linear --augmented`.
+///
+/// # Errors
+/// [`Failure`] with the exit code of its cause.
+pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
+    let subject = Subject::open(args.eval.run.as_deref(), &args.eval.device.device)?;
+    let training = Training::new(subject.file.eval.linear_augmented, &args.training, &subject)?;
+    let labelled = Labelled::open(&args.eval, &subject.file)?;
+    let (all, test): (Arc<dyn Source>, Subset) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
+    let n_train = all.len();
+    let loader = training.loader(all)?;
+    let train = |what: &str, encoder| {
+        let counter = Counter::start(what, 0);
+        let (n_classes, at) = (labelled.classes().len(), |done, total| counter.at(done, total));
+        let classifier = training.config.train_on_frozen(encoder, &loader, n_classes, &at);
+        let classifier = classifier.map_err(failure)?;
+        counter.end();
+        training.judge(&classifier, &test)
+    };
+    let untrained = train("on untrained encoder", untrained_encoder(&subject.file, &subject.device)?)?;
+    let trained = train("on trained encoder", FrozenEncoder::new(&subject.trainable_encoder(&subject.device)?))?;
+    let how = format!(
+        "linear classifier on frozen features of augmented pictures: {}, seed {}",
+        training.in_words(),
+        training.seed
+    );
+    let protocol = subject.protocol_of(&how, "frozen", [n_train, test.len()]);
+    let chance = trained.majority_share();
+    let mut line = json_of(&trained, &[("untrained", untrained.score())], chance, labelled.classes());
+    line.insert("settings".to_owned(), json!(training.config));
+    line.extend(named(&subject, &protocol));
+    let line = Value::Object(line);
+    scores::remember(&subject.run_dir, "linear_augmented", &line);
+    if args.eval.json {
+        return result_json(&line);
+    }
+    result(&format!("linear, augmented: top-1 accuracy on {} pictures, with its 95 % interval", test.len()))?;
+    result(&format!("  chance            {:5.1} %", 100.0 * chance))?;
+    result(&rung("untrained encoder", &untrained.score()))?;
+    result(&rung("trained encoder", &trained.score()))?;
+    classes_table(&trained, labelled.classes(), args.eval.classes)?;
+    result(&format!("protocol {protocol}"))
+}
+
+/// What fine-tuning on some of the labels came to.
+struct Point {
+    fraction: f64,
+    n_labels: usize,
+    scratch: Predictions,
+    trained: Predictions,
+}
+
+impl Point {
+    fn json(&self) -> Value {
+        let of = |score: Score| json!({ "top1": score.top1, "ci95": score.ci95 });
+        json!({
+            "fraction": self.fraction,
+            "labels": self.n_labels,
+            "trained": of(self.trained.score()),
+            "scratch": of(self.scratch.score()),
+        })
+    }
+}
+
+/// How classifiers are trained and tested.
+struct Training {
+    config: SupervisedConfig,
+    augment: AugmentConfig,
+    look: Look,
+    seed: u64,
+    workers: usize,
+}
+
+impl Training {
+    /// The run's settings, or those of the command line.
+    fn new(config: SupervisedConfig, args: &SupervisedArgs, subject: &Subject) -> Result<Self, Failure> {
+        let config = SupervisedConfig {
+            epochs: args.epochs.unwrap_or(config.epochs),
+            lr_per_256: args.lr_per_256.unwrap_or(config.lr_per_256),
+            batch_size: args.batch_size.unwrap_or(config.batch_size),
+            // Whoever says how many epochs does not want more.
+            min_steps: if args.epochs.is_some() { 0 } else { config.min_steps },
+            ..config
+        };
+        config.check().or_exit(Exit::Usage)?;
+        let RunFile { augment, data, .. } = &subject.file;
+        Ok(Self {
+            config,
+            augment: crops_and_turns(augment),
+            look: subject.look(),
+            seed: args.seed.unwrap_or(0),
+            workers: data.workers,
+        })
+    }
+
+    fn loader(&self, source: Arc<dyn Source>) -> Result<Loader, Failure> {
+        let config = LoaderConfig {
+            batch_size: self.config.batch_size_for(source.len()),
+            drop_last: true,
+            workers: self.workers,
+            prefetch: PREFETCH,
+            pixels: PixelType::F32,
+        };
+        let augment = Arc::new(self.augment.init().or_exit(Exit::Usage)?);
+        Loader::new(source, augment, self.look.normalize, self.seed, config).or_exit(Exit::Data)
+    }
+
+    fn judge(&self, classifier: &Classifier, test: &Subset) -> Result<Predictions, Failure> {
+        let Look { size_px, normalize } = self.look;
+        let predicted = classifier.predict(test, size_px, normalize, &|_, _| {}).or_exit(Exit::Data)?;
+        let labels = (0..test.len()).filter_map(|i| test.label(i)).collect();
+        Predictions::new(predicted, labels).or_exit(Exit::Bug)
+    }
+
+    fn in_words(&self) -> String {
+        let SupervisedConfig { epochs, min_steps, batch_size, lr_per_256, momentum, weight_decay } = self.config;
+        let least = if min_steps == 0 { String::new() } else { format!(" (but at least {min_steps} steps)") };
+        format!(
+            "SGD with Nesterov's momentum {momentum}, learning rate {lr_per_256} per 256 pictures falling along half a cosine, \
+             weight decay {weight_decay}, {epochs} epochs{least}, batches of at most {batch_size} pictures with two views each by the run's crops and flips"
+        )
+    }
+}
+
+/// Of a run's transforms those that move pixels and leave colours alone, as supervised training uses them.
+fn crops_and_turns(augment: &AugmentConfig) -> AugmentConfig {
+    let moves = |transform: &&TransformConfig| {
+        matches!(
+            transform,
+            TransformConfig::RandomResizedCrop { .. }
+                | TransformConfig::HorizontalFlip { .. }
+                | TransformConfig::VerticalFlip { .. }
+                | TransformConfig::QuarterTurns { .. }
+        )
+    };
+    AugmentConfig(augment.0.iter().filter(moves).cloned().collect())
+}
+
+fn failure(error: SupervisedError) -> Failure {
+    let exit = match error {
+        SupervisedError::NonFinite { .. } => Exit::NonFinite,
+        SupervisedError::Load(_) | SupervisedError::Picture { .. } => Exit::Data,
+        _ => Exit::Usage,
+    };
+    Failure { exit, error: error.into() }
+}

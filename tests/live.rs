@@ -1,0 +1,59 @@
+//! The live view from its users' side: on a terminal that `script` (of util-linux) makes.
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use crate::cli::{fails, pretrain_args, with_pictures};
+
+const ENTER: &str = "\u{1b}[?1049h";
+const LEAVE: &str = "\u{1b}[?1049l";
+
+/// What a shell command shows on a terminal.
+fn on_a_terminal(dir: &Path, command: &str) -> (Output, String) {
+    let output = Command::new("script")
+        .current_dir(dir)
+        .args(["--quiet", "--return", "--command", command, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("script starts: it is part of util-linux");
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output, shown)
+}
+
+fn live(more: &[&str]) -> String {
+    let args = pretrain_args("pictures/train", "run", more);
+    let program = env!("CARGO_BIN_EXE_twoview");
+    format!("{program} {} --live", args.join(" "))
+}
+
+#[test]
+fn the_terminal_is_given_back_when_the_run_ends() {
+    let dir = with_pictures(12, 1);
+    let (output, shown) = on_a_terminal(dir.path(), &live(&["--set", "length.steps=6"]));
+    assert!(output.status.success(), "{shown}");
+    let (before, rest) = shown.split_once(ENTER).expect("the second screen is entered");
+    let (drawn, after) = rest.split_once(LEAVE).expect("and left");
+    assert!(before.contains("120 pictures") && !after.contains(ENTER), "{shown}");
+    assert!(drawn.contains("between chance"), "{drawn}");
+    assert!(!shown.contains("eta"), "the bar is not drawn as well: {shown}");
+    assert!(after.contains("trained  6 steps") && after.contains("next"), "{after}");
+}
+
+#[test]
+fn the_terminal_is_given_back_at_a_signal() {
+    let dir = with_pictures(12, 1);
+    let run = live(&["--set", "length.steps=100000"]);
+    let command = format!("{run} & until [ -s run/metrics.jsonl ]; do sleep 0.1; done; kill -TERM $!; wait $!");
+    let (output, shown) = on_a_terminal(dir.path(), &command);
+    assert_eq!(output.status.code(), Some(143), "{shown}");
+    let (_, after) = shown.split_once(LEAVE).expect("the second screen is left");
+    assert!(after.contains("resume run"), "{after}");
+}
+
+#[test]
+fn without_a_terminal_it_says_so() {
+    let dir = with_pictures(12, 1);
+    fails(dir.path(), &pretrain_args("pictures/train", "run", &["--live"]), 2, &["--live", "terminal"]);
+}
