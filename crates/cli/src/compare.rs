@@ -67,13 +67,13 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
         test.only_first,
         test.only_second
     ))?;
+    let p = if test.p_value < 0.001 { format!("{:.1e}", test.p_value) } else { format!("{:.3}", test.p_value) };
     let verdict = if test.p_value < 0.05 {
         "the difference is more than chance"
     } else {
         "no difference that chance does not explain"
     };
     result(&format!(
-        "McNemar's exact test: p = {:.3e}; {verdict}, of the test pictures; another seed of the training may move both",
-        test.p_value
+        "McNemar's exact test: p = {p}; {verdict}, of the test pictures; another seed of the training may move both",
     ))
 }

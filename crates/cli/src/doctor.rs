@@ -26,11 +26,12 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
             json!({ "device": name, "compiled": is_compiled, "found": found })
         })
         .collect();
-    let features: Vec<&str> = [("fetch", cfg!(feature = "fetch")), ("parquet", cfg!(feature = "parquet"))]
-        .iter()
-        .filter(|(_, on)| *on)
-        .map(|(name, _)| *name)
-        .collect();
+    let features: Vec<&str> =
+        [("fetch", cfg!(feature = "fetch")), ("live", cfg!(feature = "live")), ("parquet", cfg!(feature = "parquet"))]
+            .iter()
+            .filter(|(_, on)| *on)
+            .map(|(name, _)| *name)
+            .collect();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let instructions: Vec<&str> = Instructions::available().iter().map(|instructions| instructions.name()).collect();
     let memory = |key: &str| meminfo(key).map(|mib| format!("{mib:.0} MiB"));
@@ -64,6 +65,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
     }
     for (name, is_on, what) in [
         ("fetch", cfg!(feature = "fetch"), "downloads of known sets"),
+        ("live", cfg!(feature = "live"), "curves in the terminal, `pretrain --live`"),
         ("parquet", cfg!(feature = "parquet"), "Parquet files in and out"),
     ] {
         let state = if is_on { "in this build" } else { "not in this build" };

@@ -53,7 +53,7 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
         let n_labels = rows.len();
         let loader = training.loader(Arc::new(Subset::new(all.clone(), rows)))?;
         let tune = |what: &str, encoder| {
-            let counter = Counter::start(format!("{what}, {n_labels} labels"), 0);
+            let counter = Counter::start(format!("{what}, {n_labels} labels, steps"), 0);
             let n_classes = labelled.classes().len();
             let at = |done, total| counter.at(done, total);
             let classifier = training.config.fine_tune(encoder, &loader, n_classes, &at).map_err(failure)?;
@@ -116,8 +116,8 @@ pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
         counter.end();
         training.judge(&classifier, &test)
     };
-    let untrained = train("on untrained encoder", untrained_encoder(&subject.file, &subject.device)?)?;
-    let trained = train("on trained encoder", FrozenEncoder::new(&subject.trainable_encoder(&subject.device)?))?;
+    let untrained = train("on untrained, steps", untrained_encoder(&subject.file, &subject.device)?)?;
+    let trained = train("on trained, steps", FrozenEncoder::new(&subject.trainable_encoder(&subject.device)?))?;
     let how = format!(
         "linear classifier on frozen features of augmented pictures: {}, seed {}",
         training.in_words(),
