@@ -29,6 +29,12 @@ pub enum ExtractError {
         /// The first picture without one.
         name: String,
     },
+    /// A classifier has no answer.
+    #[error("what the classifier says of {name} is not finite: its training went astray; lower the learning rate")]
+    NotFinite {
+        /// The first such picture.
+        name: String,
+    },
     /// The features do not form a bank.
     #[error(transparent)]
     Bank(#[from] FeatureBankError),

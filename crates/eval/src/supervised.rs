@@ -108,10 +108,10 @@ pub enum SupervisedError {
 
 impl SupervisedConfig {
     /// How large the batches of `pictures` labelled pictures are: as few batches as [`Self::batch_size`] allows, of equal
-    /// size, so that fewer pictures sit an epoch out than there are batches.
+    /// size, so that fewer pictures sit an epoch out than there are batches; at least 2, which normalization needs.
     pub fn batch_size_for(&self, pictures: usize) -> usize {
         let n_batches = pictures.div_ceil(self.batch_size.max(1)).max(1);
-        pictures / n_batches
+        (pictures / n_batches).max(2)
     }
 
     /// How many steps are made with so many batches in an epoch.
@@ -315,7 +315,8 @@ impl Classifier {
     /// class. `progress(done, total)` is called after each batch.
     ///
     /// # Errors
-    /// [`ExtractError`] as of [`extract_features`](crate::extract_features). Labels are not looked at.
+    /// [`ExtractError`] as of [`extract_features`](crate::extract_features), and [`ExtractError::NotFinite`] if training ended
+    /// in weights that are no numbers. Labels are not looked at.
     pub fn predict(
         &self,
         source: &dyn Source,
@@ -325,24 +326,31 @@ impl Classifier {
     ) -> Result<Vec<u32>, ExtractError> {
         let dim = self.encoder.feature_dim();
         let mut predicted = Vec::with_capacity(source.len());
-        stream_features(source, &self.encoder, size_px, normalize, |_, rows| {
-            predicted.extend(rows.chunks_exact(dim).map(|row| self.class_of(row)));
+        stream_features(source, &self.encoder, size_px, normalize, |first, rows| {
+            for (row, i) in rows.chunks_exact(dim).zip(first..) {
+                let class = self.class_of(row);
+                predicted.push(class.ok_or_else(|| ExtractError::NotFinite { name: source.name(i).into_owned() })?);
+            }
             progress(predicted.len(), source.len());
             Ok::<(), ExtractError>(())
         })?;
         Ok(predicted)
     }
 
-    fn class_of(&self, features: &[f32]) -> u32 {
+    /// The first of the classes with the largest logit; `None` if a logit is no number.
+    fn class_of(&self, features: &[f32]) -> Option<u32> {
         let dot = |weight: &[f32]| weight.iter().zip(features).map(|(w, x)| w * x).sum::<f32>();
         let logits = self.weight.chunks_exact(features.len()).zip(&self.bias).map(|(weight, bias)| dot(weight) + bias);
         let (mut best, mut class) = (f32::NEG_INFINITY, 0);
         for (logit, i) in logits.zip(0_u32..) {
+            if !logit.is_finite() {
+                return None;
+            }
             if logit > best {
                 (best, class) = (logit, i);
             }
         }
-        class
+        Some(class)
     }
 }
 
@@ -438,7 +446,18 @@ mod tests {
     fn batches_are_even_and_few_labels_get_enough_steps() {
         let config = SupervisedConfig { batch_size: 64, epochs: 30, min_steps: 200, ..QUICK };
         assert_eq!([2, 10, 64, 65, 100, 129].map(|n| config.batch_size_for(n)), [2, 10, 64, 32, 50, 43]);
+        let pairs = SupervisedConfig { batch_size: 2, ..QUICK };
+        assert_eq!([2, 3, 5].map(|n| pairs.batch_size_for(n)), [2, 2, 2]);
         assert_eq!([1, 6, 7, 100].map(|batches| config.n_steps(batches)), [200, 200, 210, 3000]);
+    }
+
+    #[test]
+    fn weights_that_are_no_numbers_predict_nothing() {
+        let encoder = FrozenEncoder::new(&encoder(&Device::flex()));
+        let weight = vec![f32::NAN; 2 * encoder.feature_dim()];
+        let classifier = Classifier { encoder, weight, bias: vec![0.0; 2] };
+        let error = classifier.predict(patterns(Split::Test, 1).as_ref(), 16, Normalize::NONE, &|_, _| {});
+        assert!(matches!(error, Err(ExtractError::NotFinite { .. })), "{error:?}");
     }
 
     #[test]
