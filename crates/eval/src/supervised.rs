@@ -356,11 +356,13 @@ impl Classifier {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
     use std::cell::Cell;
     use std::sync::Arc;
 
-    use twoview_data::{LoaderConfig, PatternsConfig, PatternsSource, PixelType, Split};
+    use twoview_data::{LoaderConfig, PatternsConfig, PatternsSource, PixelType, ReadBuffers, SampleError, Split};
     use twoview_encoder::{Arch, EncoderConfig, Stem};
+    use twoview_pixels::Image;
 
     use super::*;
     use crate::Predictions;
@@ -372,12 +374,40 @@ mod tests {
         Arc::new(PatternsSource::new(PatternsConfig { seed: 3, split, per_class }).expect("patterns"))
     }
 
+    /// Pictures of one colour: three classes, red, green and blue, each from dark to bright.
+    struct Colours;
+
+    impl Source for Colours {
+        fn len(&self) -> usize {
+            60
+        }
+        fn classes(&self) -> &[String] {
+            &[]
+        }
+        fn label(&self, i: usize) -> Option<u32> {
+            u32::try_from(i % 3).ok()
+        }
+        fn name(&self, i: usize) -> Cow<'_, str> {
+            i.to_string().into()
+        }
+        fn read<'a>(&'a self, i: usize, buffers: &'a mut ReadBuffers) -> Result<&'a Image, SampleError> {
+            let mut colour = [0; 3];
+            colour[i % 3] = 255 - u8::try_from(2 * i).expect("fewer than 60 pictures");
+            buffers.image = Image::filled(16, 16, colour).expect("16 pixels");
+            Ok(&buffers.image)
+        }
+    }
+
     fn loader(pixels: PixelType) -> Loader {
+        loader_of(patterns(Split::Train, 8), pixels)
+    }
+
+    fn loader_of(source: Arc<dyn Source>, pixels: PixelType) -> Loader {
         let augment = r#"[{"op": "random_resized_crop", "size_px": 16, "area": [0.5, 1.0], "aspect": [0.9, 1.1]}]"#;
         let augment: twoview_augment::AugmentConfig = serde_json::from_str(augment).expect("a list");
         let config = LoaderConfig { batch_size: 20, drop_last: true, workers: 0, prefetch: 1, pixels };
         let augment = Arc::new(augment.init().expect("valid"));
-        Loader::new(patterns(Split::Train, 8), augment, Normalize::NONE, 5, config).expect("a loader")
+        Loader::new(source, augment, Normalize::NONE, 5, config).expect("a loader")
     }
 
     fn encoder(device: &Device) -> ResNet {
@@ -386,26 +416,28 @@ mod tests {
     }
 
     fn accuracy(classifier: &Classifier) -> f64 {
-        let test = patterns(Split::Test, 6);
-        let predicted = classifier.predict(test.as_ref(), 16, Normalize::NONE, &|_, _| {}).expect("readable");
-        let labels = (0..test.len()).filter_map(|i| test.label(i)).collect();
+        let predicted = classifier.predict(&Colours, 16, Normalize::NONE, &|_, _| {}).expect("readable");
+        let labels = (0..Colours.len()).filter_map(|i| Colours.label(i)).collect();
         Predictions::new(predicted, labels).expect("as many").score().top1
     }
 
     #[test]
-    fn fine_tuning_learns_and_alone_moves_the_encoder() {
+    fn both_ways_learn_and_only_fine_tuning_moves_the_encoder() {
         let device = Device::flex().autodiff();
         let before = FrozenEncoder::new(&encoder(&device));
         let weights = |encoder: &FrozenEncoder| format!("{:?}", encoder.named_tensors());
+        let loader = loader_of(Arc::new(Colours), PixelType::F32);
+        let config = SupervisedConfig { epochs: 20, ..QUICK };
         let steps = Cell::new((0, 0));
         let count = |done, total| steps.set((done, total));
-        let tuned = QUICK.fine_tune(encoder(&device), &loader(PixelType::F32), 10, &count).expect("trains");
-        assert_eq!(steps.get(), (24, 24), "6 epochs of 4 batches");
-        assert!(accuracy(&tuned) > 0.3, "chance is 0.1, got {}", accuracy(&tuned));
+        let tuned = config.fine_tune(encoder(&device), &loader, 3, &count).expect("trains");
+        assert_eq!(steps.get(), (60, 60), "20 epochs of 3 batches");
+        assert!(accuracy(&tuned) > 0.9, "{}", accuracy(&tuned));
         assert_ne!(weights(tuned.encoder()), weights(&before));
 
         let frozen = FrozenEncoder::new(&encoder(&device));
-        let on_top = QUICK.train_on_frozen(frozen, &loader(PixelType::F32), 10, &|_, _| {}).expect("trains");
+        let on_top = config.train_on_frozen(frozen, &loader, 3, &|_, _| {}).expect("trains");
+        assert!(accuracy(&on_top) > 0.9, "{}", accuracy(&on_top));
         assert_eq!(weights(on_top.encoder()), weights(&before));
         assert_ne!(on_top.weight, tuned.weight);
     }
