@@ -25,7 +25,7 @@ fn depends(a: &str, b: &str) -> bool {
 
 #[test]
 fn the_arrows_point_one_way() {
-    for a in ["pixels", "augment", "data", "report"] {
+    for a in ["pixels", "pickle", "augment", "data", "report"] {
         assert!(!depends(&format!("twoview-{a}"), "burn-tensor"), "{a} must not know a tensor library");
     }
     assert!(depends("twoview-encoder", "burn-tensor"), "the check above must be able to fail");
@@ -39,6 +39,10 @@ fn the_arrows_point_one_way() {
         ("kernels", &["pixels", "augment", "data", "encoder", "loss", "optim"]),
         ("eval", &["loss", "train"]),
         ("pixels", &["augment"]),
+        (
+            "pickle",
+            &["pixels", "augment", "data", "encoder", "loss", "optim", "train", "eval", "kernels", "fetch", "report"],
+        ),
         ("augment", &["data"]),
         ("fetch", &["pixels", "augment", "data", "encoder", "loss", "optim", "train", "eval", "kernels"]),
         ("data", &["fetch"]),
@@ -50,7 +54,10 @@ fn the_arrows_point_one_way() {
             assert!(!depends(&format!("twoview-{a}"), &format!("twoview-{b}")), "{a} must not know {b}");
         }
     }
-    for a in ["pixels", "augment", "data", "fetch", "kernels", "encoder", "loss", "optim", "eval", "train", "report"] {
+    for a in [
+        "pixels", "pickle", "augment", "data", "fetch", "kernels", "encoder", "loss", "optim", "eval", "train",
+        "report",
+    ] {
         assert!(!depends(&format!("twoview-{a}"), "twoview"), "{a} must not know the program");
         let mut files = Vec::new();
         rust_files(&root().join("crates").join(a).join("src"), &mut files);

@@ -104,7 +104,6 @@ pub use pack_source::{PackError, PackMeta, PackSource};
 pub use parquet_source::{ParquetError, ParquetSource};
 pub use pattern_folder::{PatternFolder, PatternFolderConfig, PatternFolderError, write_pattern_folder};
 pub use patterns::{PatternsConfig, PatternsError, PatternsSource, Split};
-pub use pickle::PickleError;
 pub use picture_files::PictureFiles;
 pub use record_error::RecordError;
 pub use scan_report::{BadFile, ClassCount, ScanReport, SizeRange};
@@ -114,6 +113,8 @@ pub use stl_source::{StlPart, StlSource};
 pub use subset::Subset;
 pub use tar_error::TarError;
 pub use tar_source::TarSource;
+/// Why a pickle is not read, named here because [`RecordError`] holds one.
+pub use twoview_pickle::PickleError;
 /// How pixels become numbers, named here because [`image_batches`] and [`Loader`] take one.
 pub use twoview_pixels::Normalize;
 pub use view_batch::{PixelType, Replaced, ViewBatch, ViewPixels};

@@ -66,5 +66,6 @@ pub use safetensors_file::{
 };
 pub use stored_zip::ZipError;
 pub use torch_file::TorchFileError;
-pub use torch_pickle::PickleError;
+/// Why a pickle is not read, named here because [`TorchFileError`] holds one.
+pub use twoview_pickle::PickleError;
 pub use weights_file::{TensorInfo, WeightsFile, WeightsFileError};

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, TensorData};
+use twoview_pickle::PickleError;
 
 use crate::stored_zip::{StoredZip, ZipError};
-use crate::torch_pickle::{PickleError, StoredTensor, stored_tensors};
+use crate::torch_pickle::{StoredTensor, stored_tensors};
 
 /// The largest description of tensors that is read. A ResNet-50 with its optimizer's memory needs 200 kB.
 const MAX_PICKLE_BYTES: u64 = 32 << 20;

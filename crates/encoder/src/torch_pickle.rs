@@ -1,66 +1,18 @@
-//! The tensors that a pickle of `torch.save` describes, without ever running what a pickle can run.
+//! The tensors that a pickle of `torch.save` describes.
 //!
-//! A pickle is a program for a stack machine that may import and call anything. Here nothing is imported or called.
 //! The names that spell a tensor and a dictionary are recognised; a call of any other name, such as the class of a
 //! training framework's settings, becomes a value without content. Names that run programs are refused all the same:
 //! weights have no use for them, so whoever put one there meant harm.
 
-use std::collections::HashMap;
-
 use burn::tensor::DType;
+use twoview_pickle::{Dialect, Made, PickleError, Place, Value, Values, read_pickle};
 
-/// Most instructions of one pickle. That of a ResNet-50 with its optimizer's memory has some 50,000; at 100 bytes each
-/// this bounds the memory to 200 MiB beside the file.
-const MAX_INSTRUCTIONS: usize = 1 << 21;
 /// Most values that are looked at for tensors, and their deepest nesting and longest name. A dictionary may be in others many times,
 /// so these are not bounded by the length of the pickle.
 const MAX_VISITS: usize = 1 << 20;
 const MAX_DEPTH: usize = 16;
 const MAX_NAME_BYTES: usize = 1024;
 const MAX_TENSORS: usize = 1 << 16;
-
-/// Why a pickle is not read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PickleError {
-    /// The pickle names something that could run a program.
-    #[error(
-        "the pickle wants to import {name}, which no weights need and which could run anything; nothing was run. Do not load this file \
-         with torch.load(weights_only=False)"
-    )]
-    Forbidden {
-        /// Module and name.
-        name: String,
-    },
-    /// An instruction that weights have no need of.
-    #[error("the pickle has the instruction {code:#04x} at byte {at}, which torch.save does not write")]
-    Instruction {
-        /// The byte of the instruction.
-        code: u8,
-        /// Where it stands.
-        at: usize,
-    },
-    /// The pickle ends within an instruction, or before the last one.
-    #[error("the pickle is truncated: its end is missing after {bytes} bytes")]
-    Truncated {
-        /// Length of the pickle.
-        bytes: usize,
-    },
-    /// An instruction finds something else on the stack than it needs.
-    #[error("the pickle is corrupt at byte {at}: {reason}")]
-    Corrupt {
-        /// Where the instruction stands.
-        at: usize,
-        /// What it needs.
-        reason: &'static str,
-    },
-    /// More instructions, tensors or nesting than any weights have.
-    #[error("the pickle has more {what} than any known weights")]
-    TooMuch {
-        /// What there is too much of.
-        what: &'static str,
-    },
-}
 
 /// Where a tensor's numbers lie.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,29 +30,21 @@ pub(crate) struct StoredTensor {
 
 /// Every tensor in the dictionaries and lists of a pickle of protocol 2 to 5, its keys joined by dots.
 pub(crate) fn stored_tensors(bytes: &[u8]) -> Result<Vec<(String, StoredTensor)>, PickleError> {
-    let (nodes, stack, marks, memo) = Default::default();
-    let (nodes, top) = Machine { bytes, at: 0, begun: 0, nodes, stack, marks, memo }.run()?;
-    let mut walk = Walk { nodes: &nodes, visits: 0, name: String::new(), found: Vec::new() };
+    let (values, top) = read_pickle(bytes, Torch)?;
+    let mut walk = Walk { values: &values, visits: 0, name: String::new(), found: Vec::new() };
     walk.visit(top, 0)?;
     Ok(walk.found)
 }
 
-/// A value. Containers hold the places of their parts, so that a pickle that contains itself is no endless value.
-#[derive(Debug, Clone)]
-enum Node<'a> {
-    /// What describes no weights: settings, counters, objects of classes that are not known here.
-    Other,
-    Int(i64),
-    Text(&'a str),
-    List(Vec<usize>),
-    Tuple(Vec<usize>),
-    Dict(Vec<(usize, usize)>),
+/// What PyTorch spells with names, calls and ids.
+#[derive(Debug)]
+enum Object {
     Name(Name),
     Storage(Box<Storage>),
     Tensor(Box<StoredTensor>),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Storage {
     key: String,
     dtype: DType,
@@ -108,7 +52,7 @@ struct Storage {
 }
 
 /// What is recognised among the names.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 enum Name {
     OrderedDict,
     RebuildTensor,
@@ -119,44 +63,46 @@ enum Name {
 
 /// Collects the tensors.
 struct Walk<'a> {
-    nodes: &'a [Node<'a>],
+    values: &'a Values<'a, Object>,
     visits: usize,
     name: String,
     found: Vec<(String, StoredTensor)>,
 }
 
 impl Walk<'_> {
-    fn visit(&mut self, node: usize, depth: usize) -> Step<()> {
+    fn visit(&mut self, place: Place, depth: usize) -> Result<(), PickleError> {
         self.visits += 1;
         if self.visits > MAX_VISITS {
-            return Err(PickleError::TooMuch { what: "values" });
+            return Err(PickleError::TooMuch { what: "values", limit: MAX_VISITS });
         }
-        let nodes = self.nodes;
-        match &nodes[node] {
-            Node::Tensor(tensor) => {
+        let values = self.values;
+        match &values[place] {
+            Value::Object(Object::Tensor(tensor)) => {
                 if self.found.len() == MAX_TENSORS {
-                    return Err(PickleError::TooMuch { what: "tensors" });
+                    return Err(PickleError::TooMuch { what: "tensors", limit: MAX_TENSORS });
                 }
                 self.found.push((self.name.clone(), (**tensor).clone()));
                 Ok(())
             }
-            Node::Dict(_) | Node::List(_) if depth == MAX_DEPTH => Err(PickleError::TooMuch { what: "nesting" }),
-            Node::Dict(entries) => entries.iter().try_for_each(|(key, value)| match &nodes[*key] {
-                Node::Text(key) => self.below(key, *value, depth),
-                Node::Int(key) => self.below(&key.to_string(), *value, depth),
+            Value::Dict(_) | Value::List(_) if depth == MAX_DEPTH => {
+                Err(PickleError::TooMuch { what: "levels of nesting", limit: MAX_DEPTH })
+            }
+            Value::Dict(entries) => entries.iter().try_for_each(|(key, value)| match &values[*key] {
+                Value::Text(key) => self.below(key, *value, depth),
+                Value::Int(key) => self.below(&key.to_string(), *value, depth),
                 _ => Ok(()),
             }),
-            Node::List(items) => {
+            Value::List(items) => {
                 items.iter().enumerate().try_for_each(|(i, item)| self.below(&i.to_string(), *item, depth))
             }
             _ => Ok(()),
         }
     }
 
-    fn below(&mut self, key: &str, value: usize, depth: usize) -> Step<()> {
+    fn below(&mut self, key: &str, value: Place, depth: usize) -> Result<(), PickleError> {
         let before = self.name.len();
         if before + key.len() > MAX_NAME_BYTES {
-            return Err(PickleError::TooMuch { what: "letters in a name" });
+            return Err(PickleError::TooMuch { what: "bytes in a name", limit: MAX_NAME_BYTES });
         }
         if before > 0 {
             self.name.push('.');
@@ -168,173 +114,23 @@ impl Walk<'_> {
     }
 }
 
-/// The stack machine.
-struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    /// Where the current instruction begins.
-    begun: usize,
-    nodes: Vec<Node<'a>>,
-    stack: Vec<usize>,
-    /// Heights of the stack.
-    marks: Vec<usize>,
-    memo: HashMap<u64, usize>,
-}
+/// How `torch.save` writes tensors.
+struct Torch;
 
-type Step<T> = Result<T, PickleError>;
+impl<'a> Dialect<'a> for Torch {
+    type Object = Object;
 
-impl<'a> Machine<'a> {
-    fn run(mut self) -> Step<(Vec<Node<'a>>, usize)> {
-        for _ in 0..MAX_INSTRUCTIONS {
-            self.begun = self.at;
-            let code = self.take(1)?[0];
-            if code == b'.' {
-                let top = self.pop()?;
-                return Ok((self.nodes, top));
-            }
-            self.step(code)?;
-        }
-        Err(PickleError::TooMuch { what: "instructions" })
-    }
+    const RULE: &'static str =
+        "only what torch.save writes of weights is read. Do not load this file with torch.load(weights_only=False)";
 
-    fn step(&mut self, code: u8) -> Step<()> {
-        match code {
-            // Headers: PROTO, FRAME.
-            0x80 => self.take(1).map(|_| ()),
-            0x95 => self.take(8).map(|_| ()),
-            b'(' => {
-                self.marks.push(self.stack.len());
-                Ok(())
-            }
-            b'0' => self.pop().map(|_| ()),
-            b'1' => self.above_mark().map(|_| ()),
-            b'2' => {
-                let top = self.top()?;
-                self.stack.push(top);
-                Ok(())
-            }
-            b'N' | 0x88 | 0x89 | 0x8f => self.push(Node::Other),
-            b'G' => self.take(8).and_then(|_| self.push(Node::Other)),
-            b'K' | b'M' | b'J' | 0x8a | 0x8b => self.number(code),
-            b'U' | b'C' | b'T' | b'B' | 0x8e | 0x96 => self.counted(code).and_then(|_| self.push(Node::Other)),
-            0x8c | b'X' | 0x8d => {
-                let text = std::str::from_utf8(self.counted(code)?);
-                let text = text.map_err(|_| self.corrupt("a text that is not UTF-8"))?;
-                self.push(Node::Text(text))
-            }
-            b']' => self.push(Node::List(Vec::new())),
-            b'}' => self.push(Node::Dict(Vec::new())),
-            b')' => self.push(Node::Tuple(Vec::new())),
-            b'l' => self.above_mark().and_then(|items| self.push(Node::List(items))),
-            b't' => self.above_mark().and_then(|items| self.push(Node::Tuple(items))),
-            b'd' => {
-                let items = self.above_mark()?;
-                let entries = self.pairs(&items)?;
-                self.push(Node::Dict(entries))
-            }
-            0x85..=0x87 => {
-                let n = usize::from(code - 0x84);
-                let from = self.stack.len().checked_sub(n).filter(|from| *from >= self.floor());
-                let from = from.ok_or_else(|| self.corrupt("it needs a longer stack"))?;
-                let items = self.stack.split_off(from);
-                self.push(Node::Tuple(items))
-            }
-            b'a' => {
-                let item = self.pop()?;
-                self.append(vec![item])
-            }
-            b'e' | 0x90 => self.above_mark().and_then(|items| self.append(items)),
-            b's' => {
-                let (value, key) = (self.pop()?, self.pop()?);
-                self.set_items(&[key, value])
-            }
-            b'u' => self.above_mark().and_then(|items| self.set_items(&items)),
-            b'q' | b'r' | 0x94 | b'h' | b'j' => self.memory(code),
-            b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
-                self.import(module, name)
-            }
-            0x93 => self.stack_global(),
-            b'Q' => self.storage(),
-            b'R' => self.reduce(),
-            // Objects: NEWOBJ and NEWOBJ_EX make one, BUILD gives the top of the stack its attributes, of which
-            // dictionaries of PyTorch have some and none that matter.
-            0x81 => self.pop().and_then(|_| self.pop()).and_then(|_| self.push(Node::Other)),
-            0x92 => self.pop().and_then(|_| self.pop()).and_then(|_| self.pop()).and_then(|_| self.push(Node::Other)),
-            b'b' => self.pop().and_then(|_| self.top()).map(|_| ()),
-            0x91 => self.above_mark().and_then(|_| self.push(Node::Other)),
-            _ => Err(PickleError::Instruction { code, at: self.begun }),
-        }
-    }
+    /// Those of protocols 0 and 1, whose numbers, texts and places are lines.
+    const REFUSED: &'static [u8] = b"FILSVgp";
 
-    fn number(&mut self, code: u8) -> Step<()> {
-        let value = match code {
-            b'K' => i64::from(self.take(1)?[0]),
-            b'M' => i64::from(u16::from_le_bytes(self.array()?)),
-            b'J' => i64::from(i32::from_le_bytes(self.array()?)),
-            _ => {
-                let n = match code {
-                    0x8a => u64::from(self.take(1)?[0]),
-                    _ => u64::from(u32::from_le_bytes(self.array()?)),
-                };
-                let digits = self.take(usize::try_from(n).unwrap_or(usize::MAX))?;
-                if digits.len() > 8 {
-                    // Seeds of random generators.
-                    return self.push(Node::Other);
-                }
-                let fill = if digits.last().is_some_and(|last| *last >= 0x80) { 0xff } else { 0 };
-                let mut wide = [fill; 8];
-                wide[..digits.len()].copy_from_slice(digits);
-                i64::from_le_bytes(wide)
-            }
-        };
-        self.push(Node::Int(value))
-    }
-
-    /// Bytes behind their number, which the instruction says the width of.
-    fn counted(&mut self, code: u8) -> Step<&'a [u8]> {
-        let n = match code {
-            b'U' | b'C' | 0x8c => u64::from(self.take(1)?[0]),
-            0x8e | 0x8d | 0x96 => u64::from_le_bytes(self.array()?),
-            _ => u64::from(u32::from_le_bytes(self.array()?)),
-        };
-        self.take(usize::try_from(n).unwrap_or(usize::MAX))
-    }
-
-    fn memory(&mut self, code: u8) -> Step<()> {
-        let place = match code {
-            b'q' | b'h' => u64::from(self.take(1)?[0]),
-            b'r' | b'j' => u64::from(u32::from_le_bytes(self.array()?)),
-            _ => self.memo.len() as u64,
-        };
-        if matches!(code, b'h' | b'j') {
-            let node = *self.memo.get(&place).ok_or_else(|| self.corrupt("a place that nothing was put in"))?;
-            self.stack.push(node);
-        } else {
-            let node = self.top()?;
-            self.memo.insert(place, node);
-        }
-        Ok(())
-    }
-
-    fn stack_global(&mut self) -> Step<()> {
-        let (name, module) = (self.pop()?, self.pop()?);
-        let (module, name) = match (&self.nodes[module], &self.nodes[name]) {
-            (Node::Text(module), Node::Text(name)) => (*module, *name),
-            _ => return Err(self.corrupt("it needs two texts")),
-        };
-        self.import(module.as_bytes(), name.as_bytes())
-    }
-
-    fn import(&mut self, module: &[u8], name: &[u8]) -> Step<()> {
+    fn import(&mut self, module: &[u8], name: &[u8]) -> Option<Object> {
         if runs_programs(module, name) {
-            let spelled = |text: &[u8]| {
-                let text: String = String::from_utf8_lossy(text).chars().take(80).collect();
-                text.escape_debug().to_string()
-            };
-            return Err(PickleError::Forbidden { name: format!("{}.{}", spelled(module), spelled(name)) });
+            return None;
         }
-        self.push(Node::Name(match (module, name) {
+        Some(Object::Name(match (module, name) {
             (b"collections", b"OrderedDict") => Name::OrderedDict,
             (b"torch._utils", b"_rebuild_tensor_v2") => Name::RebuildTensor,
             (b"torch._utils", b"_rebuild_parameter") => Name::RebuildParameter,
@@ -343,155 +139,84 @@ impl<'a> Machine<'a> {
         }))
     }
 
-    /// `("storage", type, key, device, length)` becomes a storage.
-    fn storage(&mut self) -> Step<()> {
-        let id = self.pop()?;
-        let node = match &self.nodes[id] {
-            Node::Tuple(parts) => self.storage_of(parts),
-            _ => None,
-        };
-        self.push(node.map_or(Node::Other, |storage| Node::Storage(Box::new(storage))))
-    }
-
-    fn storage_of(&self, parts: &[usize]) -> Option<Storage> {
-        let [kind, dtype, key, _, len, ..] = parts else { return None };
-        match [kind, dtype, key, len].map(|part| &self.nodes[*part]) {
-            [Node::Text("storage"), Node::Name(Name::StorageOf(dtype)), Node::Text(key), Node::Int(len)] => {
-                // A key is a number, so that a storage is no way to any other entry.
-                let is_key = !key.is_empty() && key.len() <= 20 && key.bytes().all(|byte| byte.is_ascii_digit());
-                let len = u64::try_from(*len).ok()?;
-                is_key.then(|| Storage { key: (*key).to_owned(), dtype: *dtype, len })
-            }
-            _ => None,
-        }
-    }
-
-    /// A call. Those that make tensors and dictionaries are answered, without calling anything.
-    fn reduce(&mut self) -> Step<()> {
-        let (arguments, callee) = (self.pop()?, self.pop()?);
-        let Node::Tuple(arguments) = &self.nodes[arguments] else {
-            return Err(self.corrupt("a call needs a tuple of arguments"));
-        };
-        let node = match &self.nodes[callee] {
-            Node::Name(Name::OrderedDict) => match arguments.first().map(|node| &self.nodes[*node]) {
-                None => Node::Dict(Vec::new()),
-                Some(_) => Node::Other,
-            },
-            Node::Name(Name::RebuildTensor) => match self.tensor(arguments) {
-                Some(tensor) => Node::Tensor(Box::new(tensor)),
-                None => Node::Other,
-            },
-            Node::Name(Name::RebuildParameter) => match arguments.first().map(|node| &self.nodes[*node]) {
-                Some(Node::Tensor(tensor)) => Node::Tensor(tensor.clone()),
-                _ => Node::Other,
-            },
-            _ => Node::Other,
-        };
-        self.push(node)
-    }
-
-    /// `(storage, offset, shape, strides, …)`
-    fn tensor(&self, arguments: &[usize]) -> Option<StoredTensor> {
-        let [storage, offset, shape, strides, ..] = arguments else { return None };
-        let numbers = |node: &Node<'_>| -> Option<Vec<u64>> {
-            let Node::Tuple(items) = node else { return None };
-            let number = |item: &usize| match self.nodes[*item] {
-                Node::Int(value) => u64::try_from(value).ok(),
+    /// Calls that make tensors and dictionaries are answered.
+    fn call(&mut self, values: &Values<'a, Object>, callee: Place, arguments: &[Place]) -> Made<'a, Object> {
+        let Value::Object(Object::Name(callee)) = &values[callee] else { return Ok(Value::Opaque) };
+        let tensor = match (callee, arguments) {
+            (Name::OrderedDict, []) => return Ok(Value::Dict(Vec::new())),
+            (Name::RebuildTensor, _) => rebuilt(values, arguments),
+            (Name::RebuildParameter, [data, ..]) => match &values[*data] {
+                Value::Object(Object::Tensor(tensor)) => Some((**tensor).clone()),
                 _ => None,
-            };
-            if items.len() <= 8 { items.iter().map(number).collect() } else { None }
+            },
+            _ => None,
         };
-        let (Node::Storage(storage), Node::Int(offset)) = (&self.nodes[*storage], &self.nodes[*offset]) else {
-            return None;
+        Ok(tensor.map_or(Value::Opaque, |tensor| Value::Object(Object::Tensor(Box::new(tensor)))))
+    }
+
+    /// Attributes, of which dictionaries of PyTorch have some and none that matter.
+    fn set_state(
+        &mut self,
+        _values: &Values<'a, Object>,
+        _object: Place,
+        _state: Place,
+    ) -> Result<Option<Object>, &'static str> {
+        Ok(None)
+    }
+
+    /// `("storage", type, key, device, length)` becomes a storage.
+    fn outside(&mut self, values: &Values<'a, Object>, id: Place) -> Made<'a, Object> {
+        let storage = match &values[id] {
+            Value::Tuple(parts) => storage_of(values, parts),
+            _ => None,
         };
-        let (shape, strides) = (numbers(&self.nodes[*shape])?, numbers(&self.nodes[*strides])?);
-        let shape: Vec<usize> = shape.into_iter().map(|side| usize::try_from(side).ok()).collect::<Option<_>>()?;
-        (shape.len() == strides.len()).then(|| StoredTensor {
-            storage: storage.key.clone(),
-            dtype: storage.dtype,
-            storage_len: storage.len,
-            offset: u64::try_from(*offset).unwrap_or(u64::MAX),
-            shape,
-            strides,
-        })
+        Ok(storage.map_or(Value::Opaque, |storage| Value::Object(Object::Storage(Box::new(storage)))))
     }
 
-    fn append(&mut self, mut items: Vec<usize>) -> Step<()> {
-        let list = self.top()?;
-        match &mut self.nodes[list] {
-            Node::List(list) => list.append(&mut items),
-            Node::Other => {}
-            _ => return Err(self.corrupt("it needs a list")),
+    /// Seeds of random generators.
+    fn wide_int(&mut self) -> Made<'a, Object> {
+        Ok(Value::Opaque)
+    }
+}
+
+fn storage_of(values: &Values<'_, Object>, parts: &[Place]) -> Option<Storage> {
+    let [kind, dtype, key, _, len, ..] = parts else { return None };
+    match [kind, dtype, key, len].map(|part| &values[*part]) {
+        [
+            Value::Text("storage"),
+            Value::Object(Object::Name(Name::StorageOf(dtype))),
+            Value::Text(key),
+            Value::Int(len),
+        ] => {
+            // A key is a number, so that a storage is no way to any other entry.
+            let is_key = !key.is_empty() && key.len() <= 20 && key.bytes().all(|byte| byte.is_ascii_digit());
+            let len = u64::try_from(*len).ok()?;
+            is_key.then(|| Storage { key: (*key).to_owned(), dtype: *dtype, len })
         }
-        Ok(())
+        _ => None,
     }
+}
 
-    fn set_items(&mut self, items: &[usize]) -> Step<()> {
-        let (dict, mut more) = (self.top()?, self.pairs(items)?);
-        match &mut self.nodes[dict] {
-            Node::Dict(entries) => entries.append(&mut more),
-            Node::Other => {}
-            _ => return Err(self.corrupt("it needs a dictionary")),
-        }
-        Ok(())
-    }
-
-    fn pairs(&self, items: &[usize]) -> Step<Vec<(usize, usize)>> {
-        match items.as_chunks() {
-            (pairs, []) => Ok(pairs.iter().map(|&[key, value]| (key, value)).collect()),
-            _ => Err(self.corrupt("a key without a value")),
-        }
-    }
-
-    fn push(&mut self, node: Node<'a>) -> Step<()> {
-        self.stack.push(self.nodes.len());
-        self.nodes.push(node);
-        Ok(())
-    }
-
-    fn pop(&mut self) -> Step<usize> {
-        let top = self.top()?;
-        self.stack.pop();
-        Ok(top)
-    }
-
-    /// Height of the last mark, which the stack never falls below.
-    fn floor(&self) -> usize {
-        self.marks.last().copied().unwrap_or(0)
-    }
-
-    /// What lies on top of the stack, above the last mark.
-    fn top(&self) -> Step<usize> {
-        self.stack[self.floor()..].last().copied().ok_or_else(|| self.corrupt("it needs a longer stack"))
-    }
-
-    fn above_mark(&mut self) -> Step<Vec<usize>> {
-        let mark = self.marks.pop().ok_or_else(|| self.corrupt("it needs a mark"))?;
-        Ok(self.stack.split_off(mark))
-    }
-
-    fn take(&mut self, n: usize) -> Step<&'a [u8]> {
-        let taken = self.bytes[self.at..].get(..n).ok_or(PickleError::Truncated { bytes: self.bytes.len() })?;
-        self.at += n;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
-        let truncated = PickleError::Truncated { bytes: self.bytes.len() };
-        self.take(N)?.try_into().map_err(|_| truncated)
-    }
-
-    fn line(&mut self) -> Step<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
-        let n = rest.iter().position(|byte| *byte == b'\n');
-        let n = n.ok_or(PickleError::Truncated { bytes: self.bytes.len() })?;
-        self.at += n + 1;
-        Ok(&rest[..n])
-    }
-
-    fn corrupt(&self, reason: &'static str) -> PickleError {
-        PickleError::Corrupt { at: self.begun, reason }
-    }
+/// The tensor of `_rebuild_tensor_v2(storage, offset, shape, strides, …)`.
+fn rebuilt(values: &Values<'_, Object>, arguments: &[Place]) -> Option<StoredTensor> {
+    let [storage, offset, shape, strides, ..] = arguments else { return None };
+    let numbers = |place: &Place| match &values[*place] {
+        Value::Tuple(items) if items.len() <= 8 => values.naturals(items),
+        _ => None,
+    };
+    let (Value::Object(Object::Storage(storage)), Value::Int(offset)) = (&values[*storage], &values[*offset]) else {
+        return None;
+    };
+    let (shape, strides) = (numbers(shape)?, numbers(strides)?);
+    let shape: Vec<usize> = shape.into_iter().map(|side| usize::try_from(side).ok()).collect::<Option<_>>()?;
+    (shape.len() == strides.len()).then(|| StoredTensor {
+        storage: storage.key.clone(),
+        dtype: storage.dtype,
+        storage_len: storage.len,
+        offset: u64::try_from(*offset).unwrap_or(u64::MAX),
+        shape,
+        strides,
+    })
 }
 
 /// The element type of a storage class of PyTorch.
@@ -560,6 +285,10 @@ mod tests {
         check(b"\x80\x02c__builtin__\ngetattr\n.", "__builtin__.getattr");
         check(b"\x80\x02cimportlib.util\nfind_spec\n.", "importlib.util.find_spec");
         check(b"(S'echo'\nios\nsystem\n.", "instruction 0x53");
+        for code in *b"FILVgp" {
+            check(&[b'(', code], &format!("instruction {code:#04x}"));
+        }
+        check(b"(X\x04\0\0\0echoios\nsystem\n.", "instruction 0x69");
         check(b"\x82\x01.", "instruction 0x82");
         check(b"\x80\x02}U", "truncated");
         check(b"R.", "longer stack");
@@ -574,7 +303,7 @@ mod tests {
     #[test]
     fn a_dictionary_that_holds_itself_is_an_error_and_no_endless_walk() {
         let nested = b"\x80\x02}q\0X\x01\0\0\0ah\0s.";
-        assert_eq!(stored_tensors(nested), Err(PickleError::TooMuch { what: "nesting" }));
+        assert_eq!(stored_tensors(nested), Err(PickleError::TooMuch { what: "levels of nesting", limit: MAX_DEPTH }));
         // Fourteen dictionaries, each twenty times in the next.
         let mut pickle = b"\x80\x02}q\0".to_vec();
         for _ in 0..14 {
@@ -583,7 +312,7 @@ mod tests {
             pickle.extend(b"uq\0");
         }
         pickle.push(b'.');
-        assert_eq!(stored_tensors(&pickle), Err(PickleError::TooMuch { what: "values" }));
+        assert_eq!(stored_tensors(&pickle), Err(PickleError::TooMuch { what: "values", limit: MAX_VISITS }));
     }
 
     #[test]

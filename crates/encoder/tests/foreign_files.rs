@@ -234,7 +234,9 @@ fn a_pickle_that_runs_programs_is_refused() {
     hostile.pickle.extend(b"cos\nsystem\nX\x09\0\0\0touch owned\x85R0.");
     let path = hostile.write(folder.path());
     match WeightsFile::open(&path) {
-        Err(WeightsFileError::Torch(TorchFileError::Pickle { source: PickleError::Forbidden { name }, .. })) => {
+        Err(WeightsFileError::Torch(TorchFileError::Pickle {
+            source: PickleError::Forbidden { name, .. }, ..
+        })) => {
             assert_eq!(name, "os.system")
         }
         other => panic!("expected a forbidden name, got {other:?}"),
