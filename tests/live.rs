@@ -45,7 +45,8 @@ fn the_terminal_is_given_back_when_the_run_ends() {
 fn the_terminal_is_given_back_at_a_signal() {
     let dir = with_pictures(12, 1);
     let run = live(&["--set", "length.steps=100000"]);
-    let command = format!("{run} & until [ -s run/metrics.jsonl ]; do sleep 0.1; done; kill -TERM $!; wait $!");
+    let command =
+        format!("{run} & until [ -s run/metrics.jsonl ] || ! kill -0 $!; do sleep 0.1; done; kill -TERM $!; wait $!");
     let (output, shown) = on_a_terminal(dir.path(), &command);
     assert_eq!(output.status.code(), Some(143), "{shown}");
     let (_, after) = shown.split_once(LEAVE).expect("the second screen is left");
@@ -56,4 +57,5 @@ fn the_terminal_is_given_back_at_a_signal() {
 fn without_a_terminal_it_says_so() {
     let dir = with_pictures(12, 1);
     fails(dir.path(), &pretrain_args("pictures/train", "run", &["--live"]), 2, &["--live", "terminal"]);
+    assert!(!dir.path().join("run").exists(), "nothing is left behind");
 }

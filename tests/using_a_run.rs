@@ -199,6 +199,10 @@ fn similar_pictures_are_found_grouped_and_labelled() {
     }
     assert!(labels_of.values().all(|labels| labels.iter().all(|label| *label == labels[0])), "{labels_of:?}");
     fails(dir, &["label", "run", "--labels", "few.csv", "--clusters", "few.csv", "--out", "x.csv"], 3, &["cluster"]);
+    let label = |more: &[&'static str]| [&["label", "run", "--labels", "few.csv"], more].concat();
+    fails(dir, &label(&["--out", "few.csv"]), 2, &["few.csv", "name another"]);
+    fails(dir, &label(&["--out", "x.csv", "-k", "0"]), 2, &["whole number from 1"]);
+    fails(dir, &label(&["--out", "x.csv", "--min-share", "2"]), 2, &["from 0 to 1"]);
     // What was made is a table of labels.
     assert_eq!(json(dir, &["eval", "knn", "run", "--labels", "all.csv", "--k", "1", "--json"])["n"], 24);
 }

@@ -447,7 +447,7 @@ pub(crate) struct SearchArgs {
     #[command(flatten)]
     pub(crate) pictures: PicturesArgs,
     /// Pictures to find for each query
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = at_least_one)]
     pub(crate) k: usize,
     /// Draw what was found into this PNG file
     #[arg(long, value_name = "FILE.png")]
@@ -470,7 +470,7 @@ pub(crate) struct ClusterArgs {
     #[command(flatten)]
     pub(crate) pictures: PicturesArgs,
     /// Groups
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = at_least_one)]
     pub(crate) k: usize,
     /// Seed of the first centres
     #[arg(long, default_value_t = 0)]
@@ -537,10 +537,10 @@ pub(crate) struct LabelArgs {
     #[command(flatten)]
     pub(crate) pictures: PicturesArgs,
     /// Neighbours that vote
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = at_least_one)]
     pub(crate) k: usize,
     /// Leave a picture out whose best label has less of the vote than this
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = share)]
     pub(crate) min_share: f64,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -1020,4 +1020,15 @@ fn parse_arch(text: &str) -> Result<Arch, String> {
         "resnet50" => Ok(Arch::Resnet50),
         _ => Err("expected resnet18, resnet34 or resnet50".to_owned()),
     }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }

@@ -15,15 +15,21 @@ use crate::{
     unfinished::Unfinished,
 };
 
+/// Where the events of a run are.
+pub(crate) fn path(run: &Path) -> PathBuf {
+    run.join("tb").join("events.out.tfevents.0.twoview")
+}
+
 /// Writes all measurements so far. One file holds the whole run: made again, it replaces the one before.
 ///
 /// # Errors
 /// [`Exit::Io`] where it cannot be written.
 pub(crate) fn write_events(run: &Path, steps: &[StepRow]) -> Result<PathBuf, Failure> {
-    let folder = run.join("tb");
-    fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let path = path(run);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(at(folder))?;
+    }
     let now = seconds_since_1970();
-    let path = folder.join("events.out.tfevents.0.twoview");
     Unfinished::create(&path)?.finish(|file| {
         let mut events = EventFile::new(file, now)?;
         steps.iter().try_for_each(|step| events.scalars(now, step.step, &scalars(step)))

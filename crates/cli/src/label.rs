@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
+    fs,
     path::Path,
 };
 
@@ -26,6 +27,13 @@ use crate::{
 /// # Errors
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn label(args: &LabelArgs) -> Result<(), Failure> {
+    let is_out = |input: &Path| {
+        fs::canonicalize(input).is_ok_and(|input| fs::canonicalize(&args.out).is_ok_and(|out| out == input))
+    };
+    if is_out(&args.labels) || args.clusters.as_deref().is_some_and(is_out) {
+        let message = format!("--out {}: this is one of the tables that are read; name another", args.out.display());
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let mut subject = Subject::open(Some(&args.run), &args.device.device)?;
     if let Some(data) = &args.pictures.data {
         subject.file.data.source = pictures::source_at(data, &subject.file.data.source)?;
@@ -34,12 +42,14 @@ pub(crate) fn label(args: &LabelArgs) -> Result<(), Failure> {
     let (source, guesses, by) = match &args.clusters {
         Some(table) => {
             let source = pictures::open(&subject.file.data.source, args.pictures.split.into())?.source;
+            require_labels(source.as_ref(), &args.labels)?;
             let guesses = by_cluster(source.as_ref(), table)?;
             (source, guesses, "cluster")
         }
         None => {
             let own = PicturesArgs { data: None, ..args.pictures.clone() };
             let embeddings = Embeddings::open(&own, &subject)?;
+            require_labels(embeddings.source.as_ref(), &args.labels)?;
             let knn = KnnConfig { k: args.k, temperature: subject.file.eval.knn.temperature };
             let guesses = by_neighbours(&embeddings, knn)?;
             (embeddings.source, guesses, "neighbours")
@@ -86,6 +96,13 @@ pub(crate) fn label(args: &LabelArgs) -> Result<(), Failure> {
         args.min_share
     ))?;
     result(&format!("table    {}", out.display()))
+}
+
+fn require_labels(source: &dyn Source, table: &Path) -> Result<(), Failure> {
+    if (0..source.len()).any(|i| source.label(i).is_some()) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Data, format!("none of the pictures has a label in {}", table.display())))
 }
 
 /// A class, and how much speaks for it, in `[0, 1]`.

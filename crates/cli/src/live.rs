@@ -9,7 +9,8 @@ use std::{
     io::{self, IsTerminal as _, Stderr, Write as _},
     panic,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -84,14 +85,41 @@ pub(crate) fn leave() {
         write(LEAVE);
     }
     *shown = Screen::First;
+    drop(shown);
     release();
+}
+
+/// As [`leave`], for whoever cannot wait: the screen may be drawn on at this moment, by this very thread in a panic.
+fn leave_at_once() {
+    let shown = match SCREEN.try_lock() {
+        Ok(mut shown) => std::mem::replace(&mut *shown, Screen::First).is_second(),
+        Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => true,
+    };
+    if shown {
+        write(LEAVE);
+    }
+    release();
+}
+
+/// [`leave`] for the last moment of the program: a terminal that takes nothing any more does not hold it up.
+#[cfg(unix)]
+pub(crate) fn leave_soon() {
+    let (left, waiting) = mpsc::channel();
+    let leaving = thread::Builder::new().spawn(move || {
+        leave();
+        // Nobody may be waiting any more.
+        let _ = left.send(());
+    });
+    if leaving.is_ok() {
+        let _ = waiting.recv_timeout(Duration::from_millis(500));
+    }
 }
 
 /// From now on a panic leaves the second screen before it says anything.
 fn leave_in_a_panic() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        leave();
+        leave_at_once();
         before(info);
     }));
 }
@@ -124,6 +152,18 @@ pub(crate) struct LiveView {
     cleaned: Instant,
 }
 
+/// The size of the terminal that can be drawn on.
+///
+/// # Errors
+/// [`Exit::Usage`] where stderr is none, or does not answer.
+pub(crate) fn check_terminal() -> Result<(u16, u16), Failure> {
+    let refused = |why: String| Failure::new(Exit::Usage, format!("--live draws on a terminal, {why}; leave it out"));
+    if !io::stderr().is_terminal() {
+        return Err(refused("and stderr is none".to_owned()));
+    }
+    size().map_err(|error| refused(format!("and this one does not answer ({error})")))
+}
+
 /// Columns and rows. A terminal that was never told its size says 0.
 fn size() -> io::Result<(u16, u16)> {
     let (columns, rows) = window::size()?;
@@ -143,12 +183,7 @@ impl LiveView {
     /// # Errors
     /// [`Exit::Usage`] where stderr is none.
     pub(crate) fn start(run: &Path, total_steps: u64, done: u64) -> Result<Self, Failure> {
-        let refused =
-            |why: String| Failure::new(Exit::Usage, format!("--live draws on a terminal, {why}; leave it out"));
-        if !io::stderr().is_terminal() {
-            return Err(refused("and stderr is none".to_owned()));
-        }
-        let size = size().map_err(|error| refused(format!("and this one does not answer ({error})")))?;
+        let size = check_terminal()?;
         let terminal = drawing(size).map_err(at(Path::new("the terminal")))?;
         leave_in_a_panic();
         enter();
@@ -433,6 +468,12 @@ mod tests {
         *screen() = Screen::Drawn;
         let panicked = panic::catch_unwind(|| panic!("on purpose"));
         assert!(panicked.is_err() && *screen() == Screen::First);
+        // While it is drawn on, too.
+        let panicked = panic::catch_unwind(|| {
+            let _drawing = screen();
+            panic!("on purpose");
+        });
+        assert!(panicked.is_err());
     }
 
     #[test]

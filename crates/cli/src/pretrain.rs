@@ -21,7 +21,7 @@ use crate::{
     args::{ConfigArgs, PretrainArgs, ResumeArgs},
     device,
     encoder_weights::{UsedAs, WeightsOrigin},
-    events::Events,
+    events::{self, Events},
     export::n_batches,
     failure::{Exit, Failure, OrExit, at},
     online::Online,
@@ -60,6 +60,9 @@ pub(crate) struct Shown {
 /// # Errors
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
+    if args.live {
+        check_live()?;
+    }
     let (_, device) = device::open(&args.device.device)?;
     let (mut file, pictures) = choose(&args.input, &args.config)?;
     let pictures = pictures.knowing_duplicates(file.data.duplicates.as_deref())?;
@@ -94,6 +97,9 @@ pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
+    if args.live {
+        check_live()?;
+    }
     let (_, device) = device::open(&args.device.device)?;
     let run_dir = RunDir::open(&args.run).map_err(no_run_dir)?;
     let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
@@ -119,16 +125,10 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
         Err(error) => return Err(no_checkpoint(error)),
     };
     note(&format!("resuming after step {} of {}", state.step, plan.schedule.total_steps()));
+    // A run whose events were written goes on writing them: half a curve would mislead.
+    let shown = Shown { live: args.live, tensorboard: args.tensorboard || events::path(run_dir.path()).is_file() };
     let online = Online::new(&file, &pictures.source, plan.knn_every)?;
-    let trained = train(
-        &plan,
-        run_dir,
-        state,
-        &device,
-        metrics_bytes,
-        online.as_ref(),
-        Shown { live: args.live, tensorboard: args.tensorboard },
-    )?;
+    let trained = train(&plan, run_dir, state, &device, metrics_bytes, online.as_ref(), shown)?;
     end(&trained, has_labels(pictures.source.as_ref()), args.json)
 }
 
@@ -228,7 +228,8 @@ pub(crate) fn train(
     // The terminal's own screen is back before anything is said.
     drop(live);
     bar.end();
-    let resume = format!("{} resume {}", program(), quoted(run_dir.path()));
+    let live = if shown.live { " --live" } else { "" };
+    let resume = format!("{} resume {}{live}", program(), quoted(run_dir.path()));
     let (state, ended) = ended.map_err(|error| {
         let exit = exit_of(&error);
         let error = anyhow::Error::from(error);
@@ -257,6 +258,25 @@ pub(crate) fn train(
     Ok(Trained { state, run_dir, images_per_s, seconds, loss: bar.loss(), last: last.0 })
 }
 
+/// Before anything is read or made: what cannot be drawn should cost no waiting and leave no run behind.
+///
+/// # Errors
+/// [`Exit::Usage`] where there is no terminal to draw on.
+#[cfg(feature = "live")]
+fn check_live() -> Result<(), Failure> {
+    crate::live::check_terminal().map(|_| ())
+}
+
+/// # Errors
+/// Always [`Exit::Usage`].
+#[cfg(not(feature = "live"))]
+fn check_live() -> Result<(), Failure> {
+    Err(Failure::new(
+        Exit::Usage,
+        "--live: this twoview was built without the live view; build it with `--features live`",
+    ))
+}
+
 /// # Errors
 /// [`Exit::Usage`] where there is no terminal to draw on.
 #[cfg(feature = "live")]
@@ -265,13 +285,11 @@ fn live_view(run_dir: &RunDir, total_steps: u64, done: u64) -> Result<Box<dyn Me
 }
 
 /// # Errors
-/// Always [`Exit::Usage`].
+/// As [`check_live`].
 #[cfg(not(feature = "live"))]
 fn live_view(_: &RunDir, _: u64, _: u64) -> Result<Box<dyn MetricSink>, Failure> {
-    Err(Failure::new(
-        Exit::Usage,
-        "--live: this twoview was built without the live view; build it with `--features live`",
-    ))
+    check_live()?;
+    Err(Failure::new(Exit::Bug, "there is no live view"))
 }
 
 /// Says what came of it and what to do next: nothing can be measured without labels.
@@ -358,8 +376,11 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
         Ok(file)
     };
     if let Some(preset) = &config.preset {
-        let file = at_input(preset)?;
+        let mut file = at_input(preset)?;
         let pictures = pictures::open(&file.data.source, Split::Train)?;
+        if RunFile::is_preset(preset) {
+            fit_batch(&mut file, &pictures, sets);
+        }
         return Ok((file, pictures));
     }
     // Which of the two fits shows only in the pictures. Those are read as `small` says, and a resumed run must read them
@@ -374,7 +395,18 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
     ));
     let mut file = at_input(preset)?;
     file.data.source = small.data.source;
+    fit_batch(&mut file, &pictures, sets);
     Ok((file, pictures))
+}
+
+/// A preset does not know how few the pictures may be; whoever sets the batch does.
+fn fit_batch(file: &mut RunFile, pictures: &Pictures, sets: &[String]) {
+    let n = pictures.source.len();
+    let is_set = sets.iter().any(|set| set.starts_with("data.batch_size"));
+    if n >= 2 && n < file.data.batch_size && !is_set {
+        note(&format!("data.batch_size = {n}, all pictures there are, where the preset has {}", file.data.batch_size));
+        file.data.batch_size = n;
+    }
 }
 
 fn absolute(file: &mut RunFile) -> Result<(), Failure> {

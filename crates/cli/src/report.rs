@@ -4,6 +4,7 @@ use std::{
     env,
     fs::{self, File},
     io::BufReader,
+    path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
@@ -16,6 +17,7 @@ use twoview_report::{
     Confusion, EmbeddingMap, Fact, GalleryRow, MapNeighbour, MapPicture, Pair, PairList, Picture, Projection,
     Reference, Report, Rung, ScoreLadder, Section, StepRow, figures, html, read_steps,
 };
+use twoview_train::RunDir;
 
 use crate::{
     args::ReportArgs,
@@ -101,8 +103,11 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
             fs::write(&path, figure.svg).map_err(at(&path))?;
         }
     }
-    let events = args.tensorboard.then(|| write_events(&run, &steps)).transpose()?;
-    let table = args.csv.then(|| run.join("metrics.csv"));
+    let events = if args.tensorboard { events(&run, &steps)? } else { None };
+    if args.csv && steps.is_empty() {
+        note("the run has no measurements, and so no table of them");
+    }
+    let table = (args.csv && !steps.is_empty()).then(|| run.join("metrics.csv"));
     if let Some(table) = &table {
         write_metrics_csv(&subject.run_dir.metrics(), table)?;
     }
@@ -185,6 +190,17 @@ fn warnings(subject: &Subject, steps: &[StepRow]) -> Vec<String> {
 }
 
 /// The ladders of `scores.json`, the confusions of the first, and lines for the curve of the nearest neighbours.
+/// The event file of a run that nobody trains: one who does writes to it.
+fn events(run: &Path, steps: &[StepRow]) -> Result<Option<PathBuf>, Failure> {
+    match RunDir::open(run) {
+        Ok(_lock) => write_events(run, steps).map(Some),
+        Err(error) => {
+            note(&format!("warning: the events are left as they are: {error}"));
+            Ok(None)
+        }
+    }
+}
+
 fn add_scores(page: &mut Report, all: &Map<String, Value>, run: &std::path::Path) {
     let run = quoted(run);
     let mut ladders = Vec::new();

@@ -1,6 +1,10 @@
 //! What evaluations found, kept with the run.
 
-use std::{fs, io::Write as _, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+};
 
 use serde_json::{Map, Value};
 use twoview_train::RunDir;
@@ -12,10 +16,23 @@ pub(crate) fn path(run_dir: &RunDir) -> PathBuf {
     run_dir.path().join("scores.json")
 }
 
-/// The scores of a run; empty where nothing has been evaluated.
+/// The scores of a run; empty where nothing has been evaluated. A file that holds none is set aside, and said so.
 pub(crate) fn read(run_dir: &RunDir) -> Map<String, Value> {
-    let text = fs::read_to_string(path(run_dir)).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
+    let path = path(run_dir);
+    let aside = |why: String| {
+        let damaged = path.with_extension("json.damaged");
+        let kept = fs::rename(&path, &damaged).map_or_else(
+            |error| format!("it cannot be set aside: {error}"),
+            |()| format!("it is kept as {}", damaged.display()),
+        );
+        note(&format!("warning: {} holds no scores ({why}); {kept}", path.display()));
+        Map::new()
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| aside(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Map::new(),
+        Err(error) => aside(error.to_string()),
+    }
 }
 
 /// Keeps the result of an evaluation. A run that cannot be written to loses nothing but this copy of what is printed, so

@@ -20,7 +20,7 @@ use crate::live;
 /// Without the live view there is nothing to give back.
 #[cfg(all(unix, not(feature = "live")))]
 mod live {
-    pub(super) fn leave() {}
+    pub(super) fn leave_soon() {}
     pub(super) fn suspend() {}
     pub(super) fn go_on() {}
 }
@@ -69,7 +69,7 @@ fn end_at_the_second(stop: &Arc<AtomicBool>) -> io::Result<()> {
         for signal in incoming.forever() {
             match ENDINGS.into_iter().find(|(ending, _)| *ending == signal) {
                 Some((_, exit)) if stop.swap(true, Ordering::Relaxed) => {
-                    live::leave();
+                    live::leave_soon();
                     low_level::exit(exit as i32);
                 }
                 Some(_) => {}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use twoview_augment::{AugmentConfig, TransformConfig};
 use twoview_data::{Loader, LoaderConfig, PixelType, Source, Subset};
 use twoview_encoder::FrozenEncoder;
-use twoview_eval::{Classifier, Predictions, Score, Split, SupervisedConfig, SupervisedError};
+use twoview_eval::{Classifier, ExtractError, Predictions, Score, Split, SupervisedConfig, SupervisedError};
 
 use crate::{
     args::{FineTuneArgs, LinearArgs, SupervisedArgs},
@@ -46,7 +46,7 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
     }
     let labelled = Labelled::open(&args.eval, &subject.file)?;
     let (all, test) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
-    let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
+    let labels = labels_of_several_classes(all.as_ref())?;
     let mut points = Vec::with_capacity(args.fractions.len());
     for &fraction in &args.fractions {
         let rows = Split::few_labels(&labels, fraction, training.seed).or_exit(Exit::Bug)?;
@@ -70,7 +70,7 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "--fractions: expected at least one share of the labels"));
     };
     let how = format!(
-        "the whole encoder and a linear classifier trained by {}, seed {}, beside the same from the run's initial weights",
+        "the whole encoder and a linear classifier trained by {}, seed {}, beside the same from random initial weights",
         training.in_words(),
         training.seed
     );
@@ -88,7 +88,7 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
     result(&format!("fine-tuned: top-1 accuracy on {} pictures, with its 95 % interval", test.len()))?;
     result(&format!("  chance            {:5.1} %", 100.0 * chance))?;
     for Point { fraction, n_labels, scratch, trained } in &points {
-        result(&format!("{n_labels} labels ({} %)", 100.0 * fraction))?;
+        result(&format!("{n_labels} labels ({} %)", (1e8 * fraction).round() / 1e6))?;
         result(&rung("from scratch", &scratch.score()))?;
         result(&rung("fine-tuned", &trained.score()))?;
     }
@@ -106,6 +106,7 @@ pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
     let training = Training::new(subject.file.eval.linear_augmented, &args.training, &subject)?;
     let labelled = Labelled::open(&args.eval, &subject.file)?;
     let (all, test): (Arc<dyn Source>, Subset) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
+    labels_of_several_classes(all.as_ref())?;
     let n_train = all.len();
     let loader = training.loader(all)?;
     let train = |what: &str, encoder| {
@@ -206,7 +207,10 @@ impl Training {
 
     fn judge(&self, classifier: &Classifier, test: &Subset) -> Result<Predictions, Failure> {
         let Look { size_px, normalize } = self.look;
-        let predicted = classifier.predict(test, size_px, normalize, &|_, _| {}).or_exit(Exit::Data)?;
+        let predicted = classifier.predict(test, size_px, normalize, &|_, _| {}).map_err(|error| {
+            let exit = if matches!(error, ExtractError::NotFinite { .. }) { Exit::NonFinite } else { Exit::Data };
+            Failure { exit, error: error.into() }
+        })?;
         let labels = (0..test.len()).filter_map(|i| test.label(i)).collect();
         Predictions::new(predicted, labels).or_exit(Exit::Bug)
     }
@@ -233,6 +237,17 @@ fn crops_and_turns(augment: &AugmentConfig) -> AugmentConfig {
         )
     };
     AugmentConfig(augment.0.iter().filter(moves).cloned().collect())
+}
+
+/// The labels to learn from; of one class alone every answer would be right.
+fn labels_of_several_classes(source: &dyn Source) -> Result<Vec<u32>, Failure> {
+    let labels: Vec<u32> = (0..source.len()).filter_map(|i| source.label(i)).collect();
+    if labels.iter().all(|label| *label == labels[0]) {
+        let message =
+            format!("the {} labelled pictures to learn from are of one class: expected at least two", labels.len());
+        return Err(Failure::new(Exit::Data, message));
+    }
+    Ok(labels)
 }
 
 fn failure(error: SupervisedError) -> Failure {

@@ -76,8 +76,8 @@ enum Content {
 impl WeightsFile {
     /// Opens a `.safetensors` file or one of `torch.save` (`.pth`, `.pt`, `.ckpt`), told apart by their first bytes.
     ///
-    /// No code in a file can run: see the reader's rules in `torch_pickle.rs`. Memory stays within a small multiple of the file's
-    /// size, however the file was made.
+    /// No code in a file can run: see the rules of `twoview-pickle` and of `torch_pickle.rs`. Memory stays within a small
+    /// multiple of the file's size, however the file was made.
     ///
     /// # Errors
     /// [`WeightsFileError`].
