@@ -16,7 +16,7 @@ fn twoview(dir: &Path, args: &[&str]) -> Output {
     command(dir, args).output().expect("the program starts")
 }
 
-fn command(dir: &Path, args: &[&str]) -> Command {
+pub(crate) fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_twoview"));
     command.current_dir(dir).args(args).stdin(Stdio::null());
     command
@@ -56,10 +56,15 @@ pub(crate) fn stderr(output: &Output) -> String {
 /// A folder with the built-in pictures in `pictures/train` and `pictures/test`.
 pub(crate) fn with_pictures(train_per_class: u32, test_per_class: u32) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
+    make_pictures(dir.path(), train_per_class, test_per_class);
+    dir
+}
+
+/// The same in a folder that is there.
+pub(crate) fn make_pictures(dir: &Path, train_per_class: u32, test_per_class: u32) {
     let (train, test) = (train_per_class.to_string(), test_per_class.to_string());
     let args = ["data", "make", "patterns", "pictures", "--train-per-class", &train, "--test-per-class", &test];
-    succeeds(dir.path(), &args);
-    dir
+    succeeds(dir, &args);
 }
 
 /// A net that trains in moments, on any folder.
@@ -450,6 +455,28 @@ fn an_interrupt_saves_and_says_how_to_go_on() {
         let steps = metrics(&dir.path().join(signal)).len();
         assert!(dir.path().join(signal).join(format!("checkpoints/step-{steps:08}/COMMIT")).is_file());
     }
+}
+
+#[test]
+fn lost_measurements_lose_no_training() {
+    let dir = with_pictures(20, 0);
+    succeeds(dir.path(), &pretrain_args("pictures/train", "run", &["--set", "length.steps=10"]));
+    let run = dir.path().join("run");
+    let (encoder, steps) = outcome(&run);
+    fs::remove_file(run.join("metrics.jsonl")).expect("removed");
+    fs::remove_dir_all(run.join("checkpoints/step-00000010")).expect("removed");
+    fs::remove_dir_all(run.join("export")).expect("removed");
+    let output = succeeds(dir.path(), &["resume", "run"]);
+    assert!(stderr(&output).contains("metrics.jsonl lacks"), "{}", stderr(&output));
+    assert!(fs::read(run.join("export/encoder.safetensors")).expect("an encoder") == encoder, "the same bits");
+    let again = metrics(&run);
+    assert_eq!(again.iter().map(|m| m["step"].as_u64()).collect::<Vec<_>>(), [Some(9), Some(10)]);
+    assert!(
+        again
+            .iter()
+            .all(|m| m["loss"].as_f64().map(f64::to_bits) == Some(steps[&m["step"].as_u64().expect("a step")].0))
+    );
+    succeeds(dir.path(), &["report", "run", "--pictures", "0"]);
 }
 
 #[test]

@@ -58,6 +58,13 @@ fn an_encoder_goes_out_and_comes_back_with_the_same_bits() {
     succeeds(dir.path(), &["export", "in", "--format", "onnx"]);
     assert!(at("in/export/encoder.onnx").is_file() && at("in/export/encoder.onnx.card.md").is_file());
     fails(dir.path(), &["eval", "knn", "in"], 2, &["no pictures of its own", "--train"]);
+    for command in [&["cluster", "in"][..], &["dedup", "in"], &["search", "in", "pictures/test"]] {
+        fails(dir.path(), command, 2, &["no pictures of its own", "--in DATA"]);
+    }
+    fs::write(at("some.csv"), "path,label\na.png,a\n").expect("written");
+    fails(dir.path(), &["label", "in", "--labels", "some.csv", "--out", "l.csv"], 2, &["--in DATA"]);
+    let page = succeeds(dir.path(), &["report", "in"]);
+    assert!(String::from_utf8_lossy(&page.stderr).contains("--data DATA"));
     fails(dir.path(), &["resume", "in"], 7, &["was imported", "pretrain DATA --start in"]);
 
     // A card says what it is, and what the run directory says of its worth.

@@ -56,6 +56,26 @@ fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
+/// Whether a value other than an object has one of a schema's types, and is one of its words.
+fn is_of(schema: &Value, value: &Value) -> bool {
+    let types: Vec<&str> = match &schema["type"] {
+        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+        one => one.as_str().into_iter().collect(),
+    };
+    let is_typed = types.into_iter().any(|name| match name {
+        "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "array" => value.is_array(),
+        "null" => value.is_null(),
+        _ => false,
+    });
+    let words = schema["enum"].as_array();
+    // A constant says its type by itself.
+    is_typed && words.is_none_or(|words| words.contains(value)) || schema.get("const") == Some(value)
+}
+
 /// Whether an object is described by a schema: every key known, every required key there, and no other key allowed.
 fn describes(root: &Value, schema: &Value, value: &Value) -> bool {
     let schema = resolved(root, schema);
@@ -67,7 +87,7 @@ fn describes(root: &Value, schema: &Value, value: &Value) -> bool {
         return list.iter().all(|item| describes(root, items, item));
     }
     let (Some(keys), Some(known)) = (value.as_object(), schema["properties"].as_object()) else {
-        return !value.is_object() && schema["type"] != "object";
+        return is_of(schema, value);
     };
     schema["additionalProperties"] == false
         && schema["required"].as_array().into_iter().flatten().all(|key| keys.contains_key(key.as_str().unwrap_or("")))
@@ -97,6 +117,12 @@ fn the_schema_describes_every_preset_and_nothing_else() {
             let object = wrong.pointer_mut(path).and_then(Value::as_object_mut).expect("an object");
             object.insert("wrong".to_owned(), 1.into());
             assert!(!describes(&schema, &schema, &wrong), "{name}: {path}.wrong is accepted");
+            for (key, value) in preset.pointer(path).and_then(Value::as_object).expect("an object") {
+                // Another type than any setting has in that place: a list of lists.
+                let mut other = preset.clone();
+                *other.pointer_mut(path).and_then(|at| at.get_mut(key)).expect("a key") = serde_json::json!([[value]]);
+                assert!(!describes(&schema, &schema, &other), "{name}: {path}.{key} is accepted in another type");
+            }
             let mut less = preset.clone();
             let object = less.pointer_mut(path).and_then(Value::as_object_mut).expect("an object");
             let keys: Vec<String> = object.keys().cloned().collect();

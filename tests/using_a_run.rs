@@ -3,26 +3,30 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::OnceLock,
 };
 
+use crate::cli::{command, fails, json, make_pictures, pretrain_args, stderr, succeeds, with_pictures};
 use serde_json::Value;
-use tempfile::TempDir;
-
-use crate::cli::{fails, json, pretrain_args, succeeds, with_pictures};
 
 /// A folder with pictures and a run on them, made once for all tests of this file, which only add files of their own.
 fn trained() -> &'static Path {
-    static TRAINED: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = TRAINED.get_or_init(|| {
-        let dir = with_pictures(12, 6);
+    static TRAINED: OnceLock<PathBuf> = OnceLock::new();
+    TRAINED.get_or_init(|| {
+        // What is static is never dropped, so the folder of the last time is removed before this one is made.
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("using_a_run");
+        if dir.exists() {
+            fs::remove_dir_all(&dir).expect("removed");
+        }
+        fs::create_dir_all(&dir).expect("a folder");
+        make_pictures(&dir, 12, 6);
         let more = ["--set", "length.epochs=2", "--set", "every.knn.steps=3", "--json"];
-        json(dir.path(), &pretrain_args("pictures/train", "run", &more));
-        let path = dir.path().to_owned();
-        (dir, path)
-    });
-    path
+        json(&dir, &pretrain_args("pictures/train", "run", &more));
+        dir
+    })
 }
 
 fn stdout(dir: &Path, args: &[&str]) -> String {
@@ -83,6 +87,106 @@ fn events_are_written_while_it_trains_as_they_are_afterwards() {
     json(dir, &["report", "events", "--pictures", "0", "--tensorboard", "--json"]);
     // The times differ, and nothing else.
     assert_eq!(fs::metadata(&path).expect("events").len(), live);
+
+    // Whoever trains holds this lock, and writes the events itself.
+    let before = fs::read(&path).expect("events");
+    let held = fs::File::open(dir.join("events/lock")).expect("a lock");
+    held.lock().expect("nobody trains");
+    let output = succeeds(dir, &["report", "events", "--pictures", "0", "--tensorboard"]);
+    assert!(stderr(&output).contains("events are left as they are"), "{}", stderr(&output));
+    assert!(fs::read(&path).expect("events") == before);
+}
+
+#[test]
+fn damaged_scores_are_set_aside_and_new_ones_kept() {
+    let dir = trained();
+    json(dir, &pretrain_args("pictures/train", "scored", &["--set", "length.steps=1", "--json"]));
+    let (scores, damaged) = (dir.join("scored/scores.json"), dir.join("scored/scores.json.damaged"));
+    fs::write(&scores, "{\"knn\": ").expect("written");
+    let output = succeeds(dir, &["eval", "knn", "scored", "--k", "3"]);
+    assert!(stderr(&output).contains("scores.json.damaged"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(damaged).expect("kept"), "{\"knn\": ");
+    let kept: Value = serde_json::from_str(&fs::read_to_string(scores).expect("scores")).expect("JSON");
+    assert!(kept["knn"]["top1"].is_f64(), "{kept}");
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_classifier_keeps_what_was_measured_before() {
+    let dir = trained();
+    json(dir, &pretrain_args("pictures/train", "stopped", &["--set", "length.steps=1", "--json"]));
+    // Sent as soon as the program has said `words`.
+    let interrupted = |args: &[&str], words: &str| {
+        let mut child = command(dir, args).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let mut said = String::new();
+        let mut sent = false;
+        for line in lines.map(|line| line.expect("UTF-8")) {
+            if line.contains(words) && !sent {
+                let kill = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status();
+                sent = kill.expect("kill runs").success();
+            }
+            said += &(line + "\n");
+        }
+        let output = child.wait_with_output().expect("a status");
+        assert!(sent && output.status.code() == Some(130), "{}: {said}", output.status);
+        (String::from_utf8(output.stdout).expect("UTF-8"), said)
+    };
+    // Two views of twenty pictures are a step in no time, those of a hundred and twenty five slow ones.
+    let finetune = ["eval", "finetune", "stopped", "--train", "pictures/train", "--test", "pictures/test"];
+    let more = ["--batch-size", "24", "--epochs", "100", "--fractions", "0.2,1", "--json"];
+    let (found, said) = interrupted(&[&finetune[..], &more].concat(), "fine-tuned, 20 labels, steps 100 in");
+    assert!(said.contains("1 of 2 shares of the labels are measured and kept"), "{said}");
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    assert_eq!(found["fractions"].as_array().map(Vec::len), Some(1), "{found}");
+    let kept = fs::read_to_string(dir.join("stopped/scores.json")).expect("scores");
+    assert_eq!(serde_json::from_str::<Value>(&kept).expect("JSON")["finetune"], found);
+
+    let more = ["--batch-size", "24", "--epochs", "100", "--fractions", "1", "--json"];
+    let (found, said) = interrupted(&[&finetune[..], &more].concat(), "from scratch, 120 labels");
+    assert!(found.is_empty() && said.contains("stopped after step"), "{found}{said}");
+}
+
+#[test]
+fn what_cannot_be_done_names_what_can() {
+    let dir = trained();
+    let few = "path,label\nrings/0000.png,a\nrings/0001.png,a\ndots/0000.png,b\n";
+    fs::write(dir.join("three.csv"), few).expect("written");
+    let labels = ["run", "--labels", "three.csv"];
+    let with = |command: &[&'static str], more: &[&'static str]| [command, labels.as_slice(), more].concat();
+    // Two of the three are left to learn from, one of either class.
+    fails(dir, &with(&["eval", "linear"], &[]), 3, &["eval.linear.l2", "--l2"]);
+    assert!(json(dir, &with(&["eval", "linear"], &["--l2", "0.01", "--json"]))["top1"].is_f64());
+    fails(dir, &with(&["eval", "linear"], &["--l2", "0"]), 2, &["--l2", "positive"]);
+    fails(dir, &["eval", "linear", "run", "--l2", "0.1", "--augmented"], 2, &["--l2", "--augmented"]);
+    let usual = json(dir, &with(&["eval", "fewshot"], &["--json"]));
+    assert_eq!(usual["trained"].as_array().map(Vec::len), Some(1), "as many as there are: {usual}");
+    fails(dir, &with(&["eval", "fewshot"], &["--shots", "2"]), 3, &["--shots 2", "class a", "--shots 1"]);
+    let knn = json(dir, &with(&["eval", "knn"], &["--json"]));
+    assert!(knn["protocol"].as_str().is_some_and(|text| text.contains("all 2 there are")), "{knn}");
+
+    // Test pictures without class folders have a table of their own.
+    fs::create_dir_all(dir.join("flat")).expect("a folder");
+    for (i, class) in ["rings", "dots"].into_iter().enumerate() {
+        fs::copy(dir.join(format!("pictures/test/{class}/0000.png")), dir.join(format!("flat/{i}.png")))
+            .expect("copied");
+    }
+    fs::write(dir.join("flat.csv"), "picture,breed\n0.png,a\n1.png,b\n").expect("written");
+    let flat = ["eval", "knn", "run", "--labels", "gaps2.csv", "--test", "flat"];
+    let rows: String = (0..8).map(|i| format!("rings/000{i}.png,a\ndots/000{i}.png,b\n")).collect();
+    fs::write(dir.join("gaps2.csv"), rows).expect("written");
+    fails(dir, &flat, 3, &["test pictures have no labels", "--test-labels"]);
+    assert_eq!(json(dir, &[&flat[..], &["--test-labels", "flat.csv", "--json"]].concat())["n"], 2);
+    fails(dir, &["eval", "knn", "run", "--test-labels", "flat.csv"], 2, &["--test"]);
+
+    fs::write(dir.join("words.txt"), "not a picture").expect("written");
+    fails(dir, &["search", "run", "words.txt"], 3, &["words.txt: expected a picture"]);
+    fs::create_dir_all(dir.join("broken")).expect("a folder");
+    fs::write(dir.join("broken/a.png"), "not a picture").expect("written");
+    fs::copy(dir.join("flat/0.png"), dir.join("broken/b.png")).expect("copied");
+    let said = stderr(&command(dir, &["search", "run", "broken"]).output().expect("starts"));
+    assert!(said.contains("a.png") && !said.contains("--set"), "search has no --set:\n{said}");
+    fails(dir, &["import", "run/export/encoder.safetensors", "--out", "run"], 7, &["--out"]);
 }
 
 #[test]
@@ -245,6 +349,7 @@ fn beginners_get_a_run_file_and_an_account_of_the_machine() {
     assert!(text.starts_with('#') && text.contains("pictures/train"), "{text}");
     let shown = json(dir.path(), &["config", "show", "mine.toml", "--json"]);
     assert!(shown["data"]["source"]["root"].as_str().is_some_and(|root| root.ends_with("pictures/train")), "{shown}");
+    assert_eq!(shown["data"]["batch_size"], 40, "all pictures there are, so that it can be trained with");
     fails(dir.path(), &["init", "--out", "mine.toml"], 2, &["mine.toml", "--force"]);
     fails(dir.path(), &["init", "--preset", "smal"], 2, &["small"]);
 

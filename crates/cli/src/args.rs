@@ -94,8 +94,17 @@ pub(crate) enum Command {
 pub(crate) struct DeviceArgs {
     /// auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm; cuda:1 picks the second. Which ones exist was decided when
     /// the program was built
-    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    #[arg(long, default_value = AUTO, value_name = "DEVICE")]
     pub(crate) device: String,
+}
+
+const AUTO: &str = "auto";
+
+impl DeviceArgs {
+    /// Whether the choice is left to the program.
+    pub(crate) fn is_auto(&self) -> bool {
+        self.device == AUTO
+    }
 }
 
 /// Where the configuration comes from, on every command that has one.
@@ -215,6 +224,9 @@ pub(crate) struct EvalArgs {
     /// Labels from this CSV file with the columns path and label, for a folder of pictures; those it does not name are left out
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
+    /// The same for the pictures of --test
+    #[arg(long, value_name = "FILE", requires = "test")]
+    pub(crate) test_labels: Option<PathBuf>,
     /// Show every class, however many there are
     #[arg(long)]
     pub(crate) classes: bool,
@@ -254,8 +266,9 @@ const FEW_SHOT_HELP: &str = "Examples:\n  twoview eval fewshot runs/mine --shots
 pub(crate) struct FewShotArgs {
     #[command(flatten)]
     pub(crate) eval: EvalArgs,
-    /// Labelled pictures of each class, one point of the curve for each number
-    #[arg(long, value_delimiter = ',', default_value = "1,2,5,10")]
+    /// Labelled pictures of each class, one point of the curve for each number; without it, 1, 2, 5 and 10 as far as the
+    /// smallest class goes
+    #[arg(long, value_delimiter = ',')]
     pub(crate) shots: Vec<usize>,
     /// Random choices of those pictures that are averaged over
     #[arg(long, default_value_t = 10)]
@@ -278,6 +291,8 @@ pub(crate) struct CompareArgs {
     pub(crate) by: ProbeName,
     #[command(flatten)]
     pub(crate) knn: ProbeArgs,
+    #[command(flatten)]
+    pub(crate) linear: LinearProbeArgs,
     /// Labelled pictures; without it, those of the first run
     #[arg(long, value_name = "DATA")]
     pub(crate) train: Option<PathBuf>,
@@ -287,6 +302,9 @@ pub(crate) struct CompareArgs {
     /// Labels from this CSV file with the columns path and label
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
+    /// The same for the pictures of --test
+    #[arg(long, value_name = "FILE", requires = "test")]
+    pub(crate) test_labels: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one line of JSON
@@ -314,7 +332,18 @@ pub(crate) struct LinearArgs {
     #[arg(long)]
     pub(crate) augmented: bool,
     #[command(flatten)]
+    pub(crate) probe: LinearProbeArgs,
+    #[command(flatten)]
     pub(crate) training: SupervisedArgs,
+}
+
+/// The settings of a linear classifier that is fitted to its minimum.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LinearProbeArgs {
+    /// Strength of the penalty; several, as in 0.001,0.01,0.1, are chosen from on a slice of train; without it, the run's
+    /// setting
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) l2: Vec<f64>,
 }
 
 const FINE_TUNE_HELP: &str = "Examples:\n  twoview eval finetune runs/mine\n  twoview eval finetune runs/mine --labels some.csv --fractions 0.1,1 --epochs 10";

@@ -24,6 +24,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
         train: args.train.clone(),
         test: args.test.clone(),
         labels: args.labels.clone(),
+        test_labels: args.test_labels.clone(),
         classes: false,
         device: args.device.clone(),
         json: args.json,
@@ -32,9 +33,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let labelled = Labelled::open(&eval, &first.file)?;
     let probe = match args.by {
         ProbeName::Knn => Probe::Knn(args.knn.clone()),
-        ProbeName::Linear => Probe::Linear,
+        ProbeName::Linear => Probe::Linear(args.linear.clone()),
     };
-    let ask = |subject: &Subject| probe.ask(&subject.features(&labelled)?, &subject.file);
+    let ask = |subject: &Subject| probe.ask(&subject.features(&labelled)?, &subject.file, labelled.classes());
     let (a, b) = (ask(&first)?, ask(&second)?);
     if first.look().size_px != second.look().size_px {
         let (a, b) = (first.look().size_px, second.look().size_px);

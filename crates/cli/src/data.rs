@@ -13,7 +13,7 @@ use crate::{
     failure::{Exit, Failure, OrExit, at},
     pictures,
     run_file::{RunFile, SourceConfig},
-    terminal::{Counter, note, result, result_json},
+    terminal::{Counter, counted, note, result, result_json},
 };
 
 /// `twoview data check`.
@@ -128,9 +128,13 @@ fn describe(report: &ScanReport, groups: &[DuplicateGroup], near_bits: u32) -> R
         result("classes      none: the pictures are unlabelled")?;
     }
     let (exact, near): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.kind == Likeness::Exact);
-    result(&format!("duplicates   {} byte for byte like another, in {} groups", report.duplicates, exact.len()))?;
+    result(&format!(
+        "duplicates   {} byte for byte like another, in {}",
+        report.duplicates,
+        counted(exact.len(), "group")
+    ))?;
     let n_near: usize = near.iter().map(|group| group.paths.len()).sum();
-    result(&format!("look alike   {n_near} in {} groups, by {near_bits} of 64 bits", near.len()))?;
+    result(&format!("look alike   {n_near} in {}, by {near_bits} of 64 bits", counted(near.len(), "group")))?;
     for group in groups.iter().take(GROUPS_SHOWN) {
         let kind = if group.kind == Likeness::Exact { "same bytes" } else { "look alike" };
         let (first, others) = group.paths.split_at(group.paths.len().min(3));

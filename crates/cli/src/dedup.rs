@@ -9,7 +9,7 @@ use crate::{
     embeddings::Embeddings,
     failure::{Exit, Failure, OrExit, at},
     subject::Subject,
-    terminal::{Counter, quoted, result, result_json},
+    terminal::{Counter, counted, quoted, result, result_json},
 };
 
 /// Queries that are searched together.
@@ -44,9 +44,9 @@ pub(crate) fn dedup(args: &DedupArgs) -> Result<(), Failure> {
         }));
     }
     result(&format!(
-        "{n} of {} pictures are alike, in {} groups (cosine from {})",
+        "{n} of {} pictures are alike, in {} (cosine from {})",
         embeddings.len(),
-        groups.len(),
+        counted(groups.len(), "group"),
         args.cosine
     ))?;
     for group in groups.iter().take(SHOWN) {
@@ -55,7 +55,7 @@ pub(crate) fn dedup(args: &DedupArgs) -> Result<(), Failure> {
         result(&format!("  {}{more}", first.join(", ")))?;
     }
     if groups.len() > SHOWN {
-        result(&format!("  {} more groups", groups.len() - SHOWN))?;
+        result(&format!("  {} more", counted(groups.len() - SHOWN, "group")))?;
     }
     result(&format!("list     {}", out.display()))?;
     if groups.is_empty() {

@@ -145,7 +145,7 @@ fn measure(
     linear: &LinearProbeConfig,
     say: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<Measured, Failure> {
-    let measured = Measured { knn: banks.knn(&knn.into())?.0, linear: banks.linear(linear)?.0 };
+    let measured = Measured { knn: banks.knn(&knn.into())?.0, linear: banks.linear(linear, &[])?.0 };
     say(&line(name, &measured))?;
     Ok(measured)
 }

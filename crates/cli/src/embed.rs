@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -18,6 +18,7 @@ use crate::{
     failure::{Exit, Failure, OrExit, at},
     npy::write_npy_header,
     pictures,
+    signals::Signals,
     subject::Subject,
     terminal::{Counter, note, result, result_json},
     unfinished::Unfinished,
@@ -142,15 +143,21 @@ impl Rows {
         let rest = Subset::new(Arc::clone(source), (done..n).collect());
         let counter = Counter::start("embedding", n);
         let mut bytes = Vec::new();
+        let signals = Signals::listen().or_exit(Exit::Bug)?;
         let (file, path) = (&mut self.file, &self.path);
         stream_features(&rest, encoder, look.size_px, look.normalize, |first, rows| {
             bytes.clear();
             bytes.extend(rows.iter().flat_map(|value| value.to_le_bytes()));
             file.write_all(&bytes)?;
-            counter.at(done + first + rows.len() / encoder.feature_dim(), n);
-            Ok(())
+            let made = done + first + rows.len() / encoder.feature_dim();
+            counter.at(made, n);
+            if signals.stop.load(Ordering::Relaxed) && made < n { Err(EmbedError::Stopped(made)) } else { Ok(()) }
         })
         .map_err(|error: EmbedError| match error {
+            EmbedError::Stopped(made) => {
+                let message = format!("stopped after {made} of {n} pictures; the same command goes on from there");
+                Failure::new(signals.exit(), message)
+            }
             EmbedError::Extract(error) => Failure { exit: Exit::Data, error: error.into() },
             EmbedError::Write(error) => at(path)(error),
         })?;
@@ -177,6 +184,8 @@ enum EmbedError {
     Extract(#[from] ExtractError),
     #[error(transparent)]
     Write(#[from] io::Error),
+    #[error("stopped after {0} pictures")]
+    Stopped(usize),
 }
 
 /// The list of names that belongs to a file of features.

@@ -34,10 +34,7 @@ impl Embeddings {
     /// # Errors
     /// [`Exit::Data`] where the pictures cannot be used, or the features that are given belong to others.
     pub(crate) fn open(args: &PicturesArgs, subject: &Subject) -> Result<Self, Failure> {
-        let config = match &args.data {
-            Some(path) => pictures::source_at(path, &subject.file.data.source)?,
-            None => subject.file.data.source.clone(),
-        };
+        let config = pictures::source_or_own(args.data.as_deref(), "--in", &subject.file.data.source)?;
         let source = pictures::open(&config, Split::from(args.split))?.source;
         let dim = subject.encoder().feature_dim();
         let rows = match &args.embeddings {

@@ -1,17 +1,21 @@
 //! `eval knn`, `eval linear` and `eval fewshot`: how good a frozen encoder is, beside everything it has to beat.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
-use twoview_data::escape_path;
-use twoview_eval::{FewShot, KnnConfig, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Rungs, Score};
+use twoview_data::{Source, escape_path};
+use twoview_eval::{
+    FewShot, FewShotConfig, FewShotError, KnnConfig, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Rungs, Score,
+};
 
 use crate::{
-    args::{EvalArgs, EvalCommand, FewShotArgs, ProbeArgs},
+    args::{EvalArgs, EvalCommand, FewShotArgs, LinearProbeArgs, ProbeArgs},
     failure::{Exit, Failure, OrExit},
     labelled::{Banks, Labelled},
     run_file::RunFile,
     run_plan, scores,
     subject::Subject,
-    terminal::{result, result_json},
+    terminal::{counted, note, result, result_json},
 };
 
 /// `twoview eval`.
@@ -24,7 +28,7 @@ pub(crate) fn evaluate(command: &EvalCommand) -> Result<(), Failure> {
         EvalCommand::Linear(args) if args.augmented => crate::supervised::linear_augmented(args),
         EvalCommand::Linear(args) => {
             crate::supervised::refuse_unused(&args.training)?;
-            probe(&args.eval, &Probe::Linear)
+            probe(&args.eval, &Probe::Linear(args.probe.clone()))
         }
         EvalCommand::Finetune(args) => crate::supervised::fine_tune(args),
         EvalCommand::Fewshot(args) => few_shot(args),
@@ -37,7 +41,7 @@ pub(crate) enum Probe {
     /// By their nearest neighbours.
     Knn(ProbeArgs),
     /// By a linear classifier.
-    Linear,
+    Linear(LinearProbeArgs),
 }
 
 /// What a probe said, and by which settings.
@@ -66,11 +70,36 @@ impl Probe {
         Ok(KnnGrid { k, temperature, held_out: file.eval.linear.held_out })
     }
 
-    /// Asks about the test pictures.
+    /// The settings of a linear probe, by the command line or else the run.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] where a setting is impossible.
+    fn linear(args: &LinearProbeArgs, file: &RunFile) -> Result<LinearProbeConfig, Failure> {
+        let mut config = file.eval.linear.clone();
+        if !args.l2.is_empty() {
+            config.l2.clone_from(&args.l2);
+        }
+        config.clone().init().map_err(|error| Failure::new(Exit::Usage, format!("--l2: {error}")))?;
+        Ok(config)
+    }
+
+    /// Whether the settings can be asked with: before the pictures are read, because an impossible one should cost no
+    /// waiting.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`].
+    fn check(&self, file: &RunFile) -> Result<(), Failure> {
+        match self {
+            Self::Knn(args) => Self::grid(args, file).map(drop),
+            Self::Linear(args) => Self::linear(args, file).map(drop),
+        }
+    }
+
+    /// Asks about the test pictures; `classes` are names for messages.
     ///
     /// # Errors
     /// [`Exit::Usage`] where the settings are impossible, [`Exit::Data`] where the labels are.
-    pub(crate) fn ask(&self, banks: &Banks, file: &RunFile) -> Result<Outcome, Failure> {
+    pub(crate) fn ask(&self, banks: &Banks, file: &RunFile, classes: &[String]) -> Result<Outcome, Failure> {
         match self {
             Self::Knn(args) => {
                 let (predictions, choice) = banks.knn(&Self::grid(args, file)?)?;
@@ -79,15 +108,18 @@ impl Probe {
                     0 => String::new(),
                     n => format!(", the best of {n} settings on a slice of train"),
                 };
+                let n = banks.train.len();
+                let all = if k > n { format!(" (all {n} there are)") } else { String::new() };
                 Ok(Outcome {
                     predictions,
-                    how: format!("kNN by cosine, k {k}, temperature {temperature}{chosen}"),
+                    how: format!("kNN by cosine, k {k}{all}, temperature {temperature}{chosen}"),
                     settings: json!({ "k": k, "temperature": temperature, "tried": choice.tried }),
                 })
             }
-            Self::Linear => {
-                let (predictions, fit) = banks.linear(&file.eval.linear)?;
-                let LinearProbeConfig { standardize, l2, held_out, .. } = &file.eval.linear;
+            Self::Linear(args) => {
+                let config = Self::linear(args, file)?;
+                let (predictions, fit) = banks.linear(&config, classes)?;
+                let LinearProbeConfig { standardize, l2, held_out, .. } = &config;
                 let (by, chosen) = (if *standardize { "standardized " } else { "" }, l2.len());
                 let chosen = match chosen {
                     1 => String::new(),
@@ -106,21 +138,19 @@ impl Probe {
     fn name(&self) -> &'static str {
         match self {
             Self::Knn(_) => "knn",
-            Self::Linear => "linear",
+            Self::Linear(_) => "linear",
         }
     }
 }
 
 fn probe(args: &EvalArgs, probe: &Probe) -> Result<(), Failure> {
     let subject = Subject::open(args.run.as_deref(), &args.device.device)?;
-    if let Probe::Knn(knn) = probe {
-        // Before the pictures are read: an impossible setting should cost no waiting.
-        Probe::grid(knn, &subject.file)?;
-    }
+    probe.check(&subject.file)?;
     let labelled = Labelled::open(args, &subject.file)?;
     // Standardizing takes the mean out of any features, so centred pixels would give the same fit again.
-    let centred_is_raw = matches!(probe, Probe::Linear) && subject.file.eval.linear.standardize;
-    let (outcomes, banks) = subject.climb(&labelled, centred_is_raw, |banks| probe.ask(banks, &subject.file))?;
+    let centred_is_raw = matches!(probe, Probe::Linear(_)) && subject.file.eval.linear.standardize;
+    let (outcomes, banks) =
+        subject.climb(&labelled, centred_is_raw, |banks| probe.ask(banks, &subject.file, labelled.classes()))?;
     let Outcome { predictions, how, settings } = &outcomes.trained;
     let protocol = subject.protocol(how, &banks);
     let score = |outcome: &Outcome| outcome.predictions.score();
@@ -235,9 +265,20 @@ pub(crate) fn classes_table(predictions: &Predictions, names: &[String], all: bo
 fn few_shot(args: &FewShotArgs) -> Result<(), Failure> {
     let subject = Subject::open(args.eval.run.as_deref(), &args.eval.device.device)?;
     let labelled = Labelled::open(&args.eval, &subject.file)?;
-    let config = twoview_eval::FewShotConfig { shots: args.shots.clone(), draws: args.draws };
-    let (curves, banks) =
-        subject.climb(&labelled, false, |banks| config.curve(&banks.train, &banks.test, 0).or_exit(Exit::Data))?;
+    let shots = if args.shots.is_empty() { usual_shots(&labelled.train_pictures()) } else { args.shots.clone() };
+    let config = FewShotConfig { shots, draws: args.draws };
+    let (curves, banks) = subject.climb(&labelled, false, |banks| {
+        config.curve(&banks.train, &banks.test, 0).map_err(|error| match error {
+            FewShotError::TooFew { class, pictures, shots } => {
+                let class = labelled.classes().get(class as usize).map_or("", String::as_str);
+                let have = format!("class {class} has {} to learn from", counted(pictures, "labelled picture"));
+                Failure::new(Exit::Data, format!("--shots {shots}: {have}; the most is --shots {pictures}"))
+            }
+            FewShotError::Shots(_) => Failure::new(Exit::Usage, format!("--shots: {error}")),
+            FewShotError::Draws(_) => Failure::new(Exit::Usage, format!("--draws: {error}")),
+            other => Failure { exit: Exit::Data, error: other.into() },
+        })
+    })?;
     let how = format!("nearest class mean by cosine, {} draws of the labelled pictures", args.draws);
     let protocol = subject.protocol(&how, &banks);
     let points = |curve: &[FewShot]| serde_json::to_value(curve).or_exit(Exit::Bug);
@@ -275,6 +316,20 @@ fn few_shot(args: &FewShotArgs) -> Result<(), Failure> {
         ))?;
     }
     result(&format!("protocol {protocol}"))
+}
+
+/// The usual numbers of labels of a class, as far as the smallest class has them.
+fn usual_shots(source: &dyn Source) -> Vec<usize> {
+    const USUAL: [usize; 4] = [1, 2, 5, 10];
+    let mut counts = BTreeMap::new();
+    (0..source.len()).filter_map(|i| source.label(i)).for_each(|label| *counts.entry(label).or_insert(0) += 1);
+    let smallest = counts.into_values().min().unwrap_or(0);
+    let (shots, left_out): (Vec<usize>, Vec<usize>) = USUAL.into_iter().partition(|&n| n <= smallest.max(1));
+    if let [first, ..] = left_out[..] {
+        let have = counted(smallest, "labelled picture");
+        note(&format!("the smallest class has {have} to learn from, so {first} and more of each are left out"));
+    }
+    shots
 }
 
 /// One line of a ladder.

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use serde_json::json;
+use twoview_data::Split;
 
 use crate::{
     args::InitArgs,
     failure::{Exit, Failure, OrExit, at},
     pictures,
     run_file::{PRESETS, RunFile, SourceConfig, preset_names},
-    terminal::{program, quoted, result, result_json},
+    terminal::{note, program, quoted, result, result_json},
     unfinished::Unfinished,
 };
 
@@ -41,6 +42,7 @@ pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
         let line = text.lines().find(|line| line.starts_with("source = ")).map(str::to_owned);
         let line = line.ok_or_else(|| Failure::new(Exit::Bug, "the preset has no line for its source"))?;
         text = text.replacen(&line, &format!("source = {}", inline(&source)), 1);
+        text = with_fitting_batch(text, &found, file.data.batch_size)?;
     }
     // What is written can be read.
     RunFile::from_text(&out.display().to_string(), &text).or_exit(Exit::Bug)?;
@@ -56,6 +58,29 @@ pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
     let folder =
         if args.data.is_some() { "" } else { ", after writing data.source.root = \"path/to/pictures\" into it" };
     result(&format!("next     {} pretrain {}{folder}", program(), quoted(&out)))
+}
+
+/// The text with all pictures as the batch where they are fewer than a batch of the preset, so that it can be trained
+/// with as it is.
+///
+/// # Errors
+/// As [`pictures::open`].
+fn with_fitting_batch(text: String, source: &SourceConfig, batch_size: usize) -> Result<String, Failure> {
+    let mut headers_only = source.clone();
+    if let SourceConfig::Folder { full_scan_files, .. } = &mut headers_only {
+        *full_scan_files = 0;
+    }
+    let enough = 2 * batch_size;
+    let mut n = pictures::open(&headers_only, Split::Train)?.source.len();
+    if n < enough && headers_only != *source {
+        // Of so few, those that training will leave out matter.
+        n = pictures::open(source, Split::Train)?.source.len();
+    }
+    if n >= batch_size || n < 2 {
+        return Ok(text);
+    }
+    note(&format!("data.batch_size = {n}, all pictures there are, where the preset has {batch_size}"));
+    Ok(text.replacen(&format!("\nbatch_size = {batch_size}\n"), &format!("\nbatch_size = {n}\n"), 1))
 }
 
 /// A table on one line.

@@ -35,9 +35,8 @@ pub(crate) fn label(args: &LabelArgs) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, message));
     }
     let mut subject = Subject::open(Some(&args.run), &args.device.device)?;
-    if let Some(data) = &args.pictures.data {
-        subject.file.data.source = pictures::source_at(data, &subject.file.data.source)?;
-    }
+    subject.file.data.source =
+        pictures::source_or_own(args.pictures.data.as_deref(), "--in", &subject.file.data.source)?;
     subject.file.data.source.set_labels(&args.labels)?;
     let (source, guesses, by) = match &args.clusters {
         Some(table) => {

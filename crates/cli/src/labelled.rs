@@ -1,10 +1,12 @@
 //! Labelled pictures, and the features that an encoder or the pictures themselves give of them.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use twoview_data::{Source, Split as Part, Subset};
 use twoview_encoder::FrozenEncoder;
-use twoview_eval::{FeatureBank, KnnChoice, KnnGrid, LinearFit, LinearProbeConfig, Predictions, Split};
+use twoview_eval::{
+    FeatureBank, KnnChoice, KnnGrid, LinearFit, LinearProbeConfig, LinearProbeError, Predictions, Split,
+};
 use twoview_pixels::Normalize;
 
 use crate::{
@@ -55,8 +57,8 @@ impl Labelled {
     /// # Errors
     /// [`Exit::Data`] where labels are missing or the test set has a class that the training set does not know.
     pub(crate) fn with_test(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Result<Self, Failure> {
-        require_labels(train.as_ref(), "--train")?;
-        require_labels(test.as_ref(), "--test")?;
+        require_labels(train.as_ref(), "--train", "--labels")?;
+        require_labels(test.as_ref(), "--test", "--test-labels")?;
         if train.classes() != test.classes() {
             let only = |a: &dyn Source, b: &dyn Source| {
                 a.classes().iter().filter(|class| !b.classes().contains(class)).cloned().collect::<Vec<_>>().join(", ")
@@ -78,7 +80,7 @@ impl Labelled {
     /// # Errors
     /// [`Exit::Data`] where labels are missing or nothing can be held out.
     pub(crate) fn held_out(all: Arc<dyn Source>) -> Result<Self, Failure> {
-        require_labels(all.as_ref(), "--train")?;
+        require_labels(all.as_ref(), "--train", "--labels")?;
         let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
         let split = Split::stratified(&labels, HELD_OUT, 0).or_exit(Exit::Data)?;
         Ok(Self { train: all, test: Test::HeldOut(split) })
@@ -180,12 +182,29 @@ impl Banks {
         Ok((self.predictions(votes.iter().map(|vote| vote.predicted).collect())?, choice))
     }
 
-    /// What a linear classifier says of each test picture, and how it was found.
+    /// What a linear classifier says of each test picture, and how it was found; `classes` are names for messages.
     ///
     /// # Errors
     /// [`Exit::Usage`] where the settings are impossible, [`Exit::Data`] where the labels are.
-    pub(crate) fn linear(&self, config: &LinearProbeConfig) -> Result<(Predictions, LinearFit), Failure> {
-        let classifier = config.clone().init().or_exit(Exit::Usage)?.fit(&self.train).or_exit(Exit::Data)?;
+    pub(crate) fn linear(
+        &self,
+        config: &LinearProbeConfig,
+        classes: &[String],
+    ) -> Result<(Predictions, LinearFit), Failure> {
+        let fitted = config.clone().init().or_exit(Exit::Usage)?.fit(&self.train);
+        let classifier = fitted.map_err(|error| match error {
+            LinearProbeError::MissingClass { class, .. } => {
+                let class = classes.get(class as usize).map_or("", String::as_str);
+                let message = format!("class {class} has no picture to learn from: take the class out, or add some");
+                Failure::new(Exit::Data, message)
+            }
+            LinearProbeError::HeldOut(why) => {
+                let message =
+                    format!("eval.linear.l2: nothing to choose among {:?} on: {why}; give one with --l2", config.l2);
+                Failure::new(Exit::Data, message)
+            }
+            other => Failure { exit: Exit::Data, error: other.into() },
+        })?;
         let fit = classifier.fit().clone();
         if !fit.converged {
             note(&format!(
@@ -210,18 +229,17 @@ impl Labelled {
     /// files.
     pub(crate) fn open(args: &EvalArgs, file: &RunFile) -> Result<Self, Failure> {
         let source = &file.data.source;
-        let at = |path: &Path| pictures::source_at(path, source);
-        if args.train.is_none() && source.is_nowhere() {
-            let message = "the run has no pictures of its own; name labelled ones with --train";
-            return Err(Failure::new(Exit::Usage, message));
-        }
-        let mut train = args.train.as_deref().map_or_else(|| Ok(source.clone()), at)?;
+        let mut train = pictures::source_or_own(args.train.as_deref(), "--train", source)?;
         if let Some(table) = &args.labels {
             train.set_labels(table)?;
         }
         let all = with_labels(pictures::open_labelled(&train, Part::Train)?.source);
         if let Some(path) = &args.test {
-            return Self::with_test(all, pictures::open_labelled(&at(path)?, Part::Test)?.source);
+            let mut test = pictures::source_at(path, source)?;
+            if let Some(table) = &args.test_labels {
+                test.set_labels(table)?;
+            }
+            return Self::with_test(all, with_labels(pictures::open_labelled(&test, Part::Test)?.source));
         }
         if args.train.is_none() && args.labels.is_none() && source.has_test() {
             return Self::with_test(all, pictures::open_labelled(source, Part::Test)?.source);
@@ -252,13 +270,14 @@ pub(crate) fn look(file: &RunFile) -> Result<Look, Failure> {
     Ok(Look { size_px: augment.size_px(), normalize })
 }
 
-fn require_labels(source: &dyn Source, flag: &str) -> Result<(), Failure> {
+fn require_labels(source: &dyn Source, folder_flag: &str, table_flag: &str) -> Result<(), Failure> {
     if source.classes().is_empty() {
+        let which = if folder_flag == "--test" { "test pictures" } else { "pictures" };
         return Err(Failure::new(
             Exit::Data,
             format!(
-                "the pictures have no labels: evaluation needs one sub-folder for each class, or a table; give such a folder \
-                 with {flag}, or a CSV file with the columns path and label with --labels"
+                "the {which} have no labels: evaluation needs one sub-folder for each class, or a table; give such a folder \
+                 with {folder_flag}, or a CSV file with the columns path and label with {table_flag}"
             ),
         ));
     }

@@ -6,11 +6,11 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IsTerminal as _, Stderr, Write as _},
+    fs::File,
+    io::{self, BufReader, IsTerminal as _, Stderr, Write as _},
     panic,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError, TryLockError, mpsc},
-    thread,
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,8 @@ use ratatui::{
     text::{Line, Span},
     widgets::{Axis, Block, Chart, Dataset, Gauge, GraphType, Paragraph},
 };
-use twoview_train::{MetricSink, StepMetrics};
+use twoview_report::{KnnRow, StepRow, read_steps};
+use twoview_train::{MetricSink, RunDir, StepMetrics};
 
 use crate::{
     failure::{Exit, Failure, at},
@@ -101,20 +102,6 @@ fn leave_at_once() {
     release();
 }
 
-/// [`leave`] for the last moment of the program: a terminal that takes nothing any more does not hold it up.
-#[cfg(unix)]
-pub(crate) fn leave_soon() {
-    let (left, waiting) = mpsc::channel();
-    let leaving = thread::Builder::new().spawn(move || {
-        leave();
-        // Nobody may be waiting any more.
-        let _ = left.send(());
-    });
-    if leaving.is_ok() {
-        let _ = waiting.recv_timeout(Duration::from_millis(500));
-    }
-}
-
 /// From now on a panic leaves the second screen before it says anything.
 fn leave_in_a_panic() {
     let before = panic::take_hook();
@@ -182,18 +169,16 @@ impl LiveView {
     ///
     /// # Errors
     /// [`Exit::Usage`] where stderr is none.
-    pub(crate) fn start(run: &Path, total_steps: u64, done: u64) -> Result<Self, Failure> {
+    pub(crate) fn start(run: &RunDir, total_steps: u64, done: u64) -> Result<Self, Failure> {
         let size = check_terminal()?;
         let terminal = drawing(size).map_err(at(Path::new("the terminal")))?;
+        let mut curves = Curves::new(run.path().display().to_string(), total_steps, done);
+        // Curves that cannot be read any more are no reason not to go on.
+        let earlier = File::open(run.metrics()).ok().and_then(|file| read_steps(BufReader::new(file)).ok());
+        earlier.iter().flatten().for_each(|row| curves.take_earlier(row));
         leave_in_a_panic();
         enter();
-        let mut view = Self {
-            terminal,
-            size,
-            curves: Curves::new(run.display().to_string(), total_steps, done),
-            drawn: None,
-            cleaned: Instant::now(),
-        };
+        let mut view = Self { terminal, size, curves, drawn: None, cleaned: Instant::now() };
         view.draw().map_err(at(Path::new("the terminal")))?;
         Ok(view)
     }
@@ -249,6 +234,8 @@ struct Curves {
     begun: Instant,
     loss: Curve,
     knn: Vec<(f64, f64)>,
+    /// What guessing reaches, in percent.
+    knn_chance: Option<f64>,
     rank: Curve,
     last: Option<StepMetrics>,
 }
@@ -296,8 +283,23 @@ impl Curves {
             begun: Instant::now(),
             loss: Curve::new(),
             knn: Vec::new(),
+            knn_chance: None,
             rank: Curve::new(),
             last: None,
+        }
+    }
+
+    /// What was measured before the run was resumed.
+    fn take_earlier(&mut self, row: &StepRow) {
+        let step = row.step as f64;
+        if let Some(loss) = row.loss {
+            self.loss.push(step, loss.into());
+        }
+        if let Some(rank) = row.effective_rank {
+            self.rank.push(step, rank.into());
+        }
+        if let Some(KnnRow { top1: Some(top1), .. }) = row.knn {
+            self.knn.push((step, 100.0 * f64::from(top1)));
         }
     }
 
@@ -307,7 +309,10 @@ impl Curves {
         if let Some(rank) = metrics.contrast.effective_rank {
             self.rank.push(step, rank);
         }
-        self.knn.extend(metrics.knn.map(|knn| (step, 100.0 * knn.top1)));
+        if let Some(knn) = metrics.knn {
+            self.knn.push((step, 100.0 * knn.top1));
+            self.knn_chance = Some(100.0 * knn.chance);
+        }
         self.last = Some(metrics.clone());
     }
 
@@ -326,7 +331,7 @@ impl Curves {
         if self.knn.is_empty() {
             draw_curve(frame, right, "effective rank of the embeddings", &[(Color::Green, &self.rank.points())]);
         } else {
-            draw_curve(frame, right, "kNN, % right", &[(Color::Green, &self.knn)]);
+            self.draw_knn(frame, right);
         }
         self.draw_numbers(frame, numbers);
         self.draw_progress(frame, progress);
@@ -347,7 +352,10 @@ impl Curves {
             vec![(from, value), (last.step as f64, value)]
         };
         let chance = across(last.chance);
-        let floor = last.floor.map(across);
+        // A floor far below would press the curve into a flat line.
+        let least = points.iter().fold(last.chance, |least, point| least.min(point.1));
+        let is_near = |floor: &f64| least - floor <= 2.0 * (last.chance - least);
+        let floor = last.floor.filter(is_near).map(across);
         let mut curves = vec![(Color::DarkGray, chance.as_slice())];
         curves.extend(floor.as_ref().map(|floor| (Color::DarkGray, floor.as_slice())));
         // Last, and so above the others.
@@ -359,6 +367,19 @@ impl Curves {
             None => format!("loss {:.3}, chance {:.3}", last.contrast.loss, last.chance),
         };
         draw_curve(frame, area, &title, &curves);
+    }
+
+    fn draw_knn(&self, frame: &mut Frame<'_>, area: Rect) {
+        let knn = (Color::Green, self.knn.as_slice());
+        let ends = [self.knn.first(), self.knn.last()].map(|point| point.map_or(0.0, |point| point.0));
+        match self.knn_chance {
+            Some(chance) => {
+                let line = ends.map(|step| (step, chance));
+                let title = format!("kNN, % right, chance {chance:.1}");
+                draw_curve(frame, area, &title, &[(Color::DarkGray, &line), knn]);
+            }
+            None => draw_curve(frame, area, "kNN, % right", &[knn]),
+        }
     }
 
     fn draw_numbers(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -524,8 +545,35 @@ mod tests {
             assert!(screen.contains(wanted), "{wanted} is missing:\n{screen}");
         }
         assert!(screen.contains(|c| ('\u{2801}'..='\u{28ff}').contains(&c)), "no curve:\n{screen}");
-        curves.take(&metrics(41, 3.4, Some(OnlineScore { top1: 0.42, ci95: [0.4, 0.44], n: 500 })));
-        assert!(drawn(&curves, 120, 30).contains("kNN, % right"));
+        curves.take(&metrics(41, 3.4, Some(OnlineScore { top1: 0.42, ci95: [0.4, 0.44], n: 500, chance: 0.1 })));
+        assert!(drawn(&curves, 120, 30).contains("kNN, % right, chance 10.0"));
+    }
+
+    #[test]
+    fn a_resumed_run_shows_what_came_before() {
+        let mut curves = Curves::new("runs/a-1".to_owned(), 100, 40);
+        let row = |step: u16| StepRow {
+            step: step.into(),
+            loss: Some(5.5 - 0.05 * f32::from(step)),
+            knn: step.is_multiple_of(20).then_some(KnnRow { top1: Some(0.2), chance: Some(0.1) }),
+            ..StepRow::default()
+        };
+        (1..=40).for_each(|step| curves.take_earlier(&row(step)));
+        curves.take(&metrics(41, 3.45, Some(OnlineScore { top1: 0.3, ci95: [0.2, 0.4], n: 500, chance: 0.1 })));
+        assert_eq!((curves.loss.points().len(), curves.knn.len()), (41, 3));
+        assert!(drawn(&curves, 120, 30).contains("step 41 of 100"));
+    }
+
+    #[test]
+    fn a_floor_far_below_leaves_the_curve_its_height() {
+        let axis_has = |loss: f64, wanted: &str| {
+            let mut curves = Curves::new("runs/a-1".to_owned(), 100, 0);
+            (1..=4).for_each(|step| curves.take(&metrics(step, loss, None)));
+            drawn(&curves, 120, 30).lines().any(|line| line.contains(wanted) && !line.contains("floor"))
+        };
+        // Chance is 5.5 and the floor 0.7.
+        assert!(axis_has(5.3, "5.30") && !axis_has(5.3, "0.70"));
+        assert!(axis_has(2.0, "0.70"));
     }
 
     #[test]

@@ -133,6 +133,8 @@ impl ModelCard {
             page += &format!("\n## Scores\n\n```json\n{scores}\n```\n");
         }
         page += &format!("\n## Use\n\n```python\n{}```\n", self.python);
+        page += "\nPillow cuts 16-bit grayscale pictures off at 255 where twoview scales them: open such files with \
+                 `Image.open(path).point(lambda v: v * (1 / 257) + 0.5).convert(\"L\")` first.\n";
         page += "\nThe whole configuration of the run is in the JSON file beside this page.\n";
         page
     }

@@ -68,7 +68,7 @@ impl Online {
         };
         let (train, test) = (bank(&self.train)?, bank(&self.test)?);
         let score = self.knn.init(&train).or_exit(Exit::Data)?.evaluate(&test).or_exit(Exit::Data)?;
-        Ok(OnlineScore { top1: score.top1, ci95: score.ci95, n: score.n })
+        Ok(OnlineScore { top1: score.top1, ci95: score.ci95, n: score.n, chance: test.majority_share() })
     }
 }
 

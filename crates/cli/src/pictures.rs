@@ -18,7 +18,7 @@ use twoview_pixels::{CropBox, DecodeOptions, Filter, Image, Planes, Workspace, r
 use twoview_train::RunDir;
 
 use crate::{
-    encoder_weights::WeightsOrigin,
+    encoder_weights::{UsedAs, WeightsOrigin},
     failure::{Exit, Failure, OrExit},
     run_file::SourceConfig,
     terminal::{Counter, note},
@@ -55,6 +55,11 @@ pub(crate) struct RunManifest {
 }
 
 impl RunManifest {
+    /// Whether the run is nothing but weights that another program made.
+    pub(crate) fn is_imported(&self) -> bool {
+        self.weights.as_ref().is_some_and(|origin| origin.used_as == UsedAs::Imported)
+    }
+
     /// The manifest of a run.
     ///
     /// # Errors
@@ -80,7 +85,7 @@ pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Fail
     match config {
         SourceConfig::Folder { root, roots, list, labels, .. } => {
             let roots: Vec<PathBuf> = root.iter().chain(roots).cloned().collect();
-            if roots.is_empty() && list.is_none() && labels.is_none() {
+            if config.is_nowhere() {
                 let message = "data.source.root: no folder of pictures was given; write root = \"path/to/pictures\" there, or run \
                                `twoview pretrain path/to/pictures --preset RUNFILE`";
                 return Err(Failure::new(Exit::Usage, message));
@@ -175,6 +180,21 @@ fn without_report(source: impl Source + 'static, fingerprint: Fingerprint) -> Pi
     let manifest =
         Manifest { pictures: source.len(), classes: source.classes().to_vec(), fingerprint: fingerprint.to_string() };
     Pictures { source: Arc::new(source), report: None, manifest }
+}
+
+/// The set that a command line names with `flag`, else the run's own.
+///
+/// # Errors
+/// [`Exit::Usage`] where there is neither, else as [`source_at`].
+pub(crate) fn source_or_own(named: Option<&Path>, flag: &str, own: &SourceConfig) -> Result<SourceConfig, Failure> {
+    match named {
+        Some(path) => source_at(path, own),
+        None if own.is_nowhere() => {
+            let message = format!("the run has no pictures of its own, as it was imported; name some with {flag} DATA");
+            Err(Failure::new(Exit::Usage, message))
+        }
+        None => Ok(own.clone()),
+    }
 }
 
 /// What lies at `path`, as a configuration with the limits of `config`: the kind is read off the path, which is made
@@ -324,26 +344,26 @@ pub(crate) fn check(
     Ok((source.report().clone(), groups))
 }
 
-/// Names the unusable files behind an error, and says what can be done.
+/// Names the unusable files behind an error.
 fn unusable(error: FolderError) -> Failure {
-    let remedy = match &error {
-        FolderError::TooManyBad { bad_files, .. } => {
-            say_bad(bad_files);
-            Some("mend or remove them, or raise the limit with --set data.source.max_bad_fraction=SHARE")
-        }
-        FolderError::NoGoodPicture { bad_files, .. } => {
-            say_bad(bad_files);
-            None
-        }
-        FolderError::Bad { .. } => {
-            Some("mend or remove it, or leave such files out with --set data.source.on_bad=skip")
-        }
-        _ => None,
-    };
-    match remedy {
-        Some(remedy) => Failure::new(Exit::Data, format!("{error}; {remedy}")),
-        None => Failure { exit: Exit::Data, error: error.into() },
+    if let FolderError::TooManyBad { bad_files, .. } | FolderError::NoGoodPicture { bad_files, .. } = &error {
+        say_bad(bad_files);
     }
+    Failure { exit: Exit::Data, error: error.into() }
+}
+
+/// Adds the remedy that commands with `--set` have against unusable files.
+pub(crate) fn with_settable_limit(failure: Failure) -> Failure {
+    let remedy = match failure.error.downcast_ref() {
+        Some(FolderError::TooManyBad { .. }) => {
+            "mend or remove them, or raise the limit with --set data.source.max_bad_fraction=SHARE"
+        }
+        Some(FolderError::Bad { .. }) => {
+            "mend or remove it, or leave such files out with --set data.source.on_bad=skip"
+        }
+        _ => return failure,
+    };
+    Failure::new(failure.exit, format!("{:#}; {remedy}", failure.error))
 }
 
 impl Pictures {

@@ -18,14 +18,14 @@ use twoview_train::{
 };
 
 use crate::{
-    args::{ConfigArgs, PretrainArgs, ResumeArgs},
+    args::{ConfigArgs, DeviceArgs, PretrainArgs, ResumeArgs},
     device,
-    encoder_weights::{UsedAs, WeightsOrigin},
+    encoder_weights::WeightsOrigin,
     events::{self, Events},
     export::n_batches,
     failure::{Exit, Failure, OrExit, at},
     online::Online,
-    pictures::{self, Manifest, Pictures, RunManifest},
+    pictures::{self, Manifest, Pictures, RunManifest, with_settable_limit},
     run_file::{RunFile, SourceConfig},
     run_plan::{RunPlan, check},
     signals::Signals,
@@ -37,6 +37,8 @@ use crate::{
 pub(crate) struct Trained {
     pub(crate) state: TrainState,
     pub(crate) run_dir: RunDir,
+    /// Steps made, without those of before it was resumed.
+    pub(crate) steps: u64,
     /// Mean over the time spent training, in source pictures per second.
     pub(crate) images_per_s: f64,
     pub(crate) seconds: f64,
@@ -47,12 +49,14 @@ pub(crate) struct Trained {
 }
 
 /// Where else measurements go while a run trains.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Shown {
     /// As curves in the terminal.
     pub(crate) live: bool,
     /// As events that TensorBoard reads.
     pub(crate) tensorboard: bool,
+    /// The options that `resume` needs to go on in the same way, each with a space before it.
+    pub(crate) options: String,
 }
 
 /// `twoview pretrain`.
@@ -87,7 +91,11 @@ pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
         &device,
         0,
         online.as_ref(),
-        Shown { live: args.live, tensorboard: args.tensorboard },
+        Shown {
+            live: args.live,
+            tensorboard: args.tensorboard,
+            options: options(&args.device, args.recompute, args.live),
+        },
     )?;
     end(&trained, has_labels(pictures.source.as_ref()), args.json)
 }
@@ -126,10 +134,21 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
     };
     note(&format!("resuming after step {} of {}", state.step, plan.schedule.total_steps()));
     // A run whose events were written goes on writing them: half a curve would mislead.
-    let shown = Shown { live: args.live, tensorboard: args.tensorboard || events::path(run_dir.path()).is_file() };
+    let shown = Shown {
+        live: args.live,
+        tensorboard: args.tensorboard || events::path(run_dir.path()).is_file(),
+        options: options(&args.device, args.recompute, args.live),
+    };
     let online = Online::new(&file, &pictures.source, plan.knn_every)?;
     let trained = train(&plan, run_dir, state, &device, metrics_bytes, online.as_ref(), shown)?;
     end(&trained, has_labels(pictures.source.as_ref()), args.json)
+}
+
+/// What a command to go on repeats; events go on by themselves.
+fn options(device: &DeviceArgs, recompute: bool, live: bool) -> String {
+    let device = if device.is_auto() { String::new() } else { format!(" --device {}", device.device) };
+    let flag = |is_set: bool, name: &str| if is_set { format!(" --{name}") } else { String::new() };
+    device + &flag(recompute, "recompute") + &flag(live, "live")
 }
 
 /// Makes the run directory and writes down what the run is, before anything is computed.
@@ -162,10 +181,19 @@ pub(crate) fn begin(
     Ok(run_dir)
 }
 
-/// The exit code of a run directory that cannot be had.
+/// The exit code of a run directory that cannot be had, and what can be done.
 pub(crate) fn no_run_dir(error: RunDirError) -> Failure {
     let exit = if matches!(error, RunDirError::Io { .. }) { Exit::Io } else { Exit::Run };
-    Failure { exit, error: error.into() }
+    match &error {
+        RunDirError::NotEmpty(path) => {
+            let is_run =
+                RunDir::read_only(path).is_ok_and(|run| RunManifest::read(&run).is_ok_and(|run| !run.is_imported()));
+            let or =
+                if is_run { format!(", or go on with `{} resume {}`", program(), quoted(path)) } else { String::new() };
+            Failure::new(exit, format!("{error}; choose another --out{or}"))
+        }
+        _ => Failure { exit, error: error.into() },
+    }
 }
 
 /// The exit code of a checkpoint that cannot be had.
@@ -196,6 +224,14 @@ pub(crate) fn train(
     let total = plan.schedule.total_steps();
     let before = state.step;
     let mut log = JsonLines::open(&run_dir.metrics(), metrics_bytes).map_err(at(&run_dir.metrics()))?;
+    if log.missing() > 0 {
+        note(&format!(
+            "warning: {} lacks {} of the {metrics_bytes} bytes that it had at the checkpoint: curves will have a gap, and \
+             training is not touched",
+            run_dir.metrics().display(),
+            log.missing()
+        ));
+    }
     let mut replaced = ReplacedLog { path: run_dir.bad_files() };
     let mut last = Last(None);
     let mut events = shown.tensorboard.then(|| Events::start(&run_dir)).transpose()?;
@@ -228,8 +264,7 @@ pub(crate) fn train(
     // The terminal's own screen is back before anything is said.
     drop(live);
     bar.end();
-    let live = if shown.live { " --live" } else { "" };
-    let resume = format!("{} resume {}{live}", program(), quoted(run_dir.path()));
+    let resume = format!("{} resume {}{}", program(), quoted(run_dir.path()), shown.options);
     let (state, ended) = ended.map_err(|error| {
         let exit = exit_of(&error);
         let error = anyhow::Error::from(error);
@@ -242,7 +277,8 @@ pub(crate) fn train(
         ));
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let pictures = (state.step - before) as f64 * plan.loader.batch_size() as f64;
+    let steps = state.step - before;
+    let pictures = steps as f64 * plan.loader.batch_size() as f64;
     let exported = run_dir.exported_encoder();
     if let Some(folder) = exported.parent() {
         fs::create_dir_all(folder).map_err(at(folder))?;
@@ -255,7 +291,7 @@ pub(crate) fn train(
     let tensors = with_batch_counters(named_tensors(&state.network.encoder), &[], n_batches(state.step));
     save_safetensors(&exported, &tensors, &metadata).or_exit(Exit::Io)?;
     let images_per_s = pictures / seconds.max(f64::MIN_POSITIVE);
-    Ok(Trained { state, run_dir, images_per_s, seconds, loss: bar.loss(), last: last.0 })
+    Ok(Trained { state, run_dir, steps, images_per_s, seconds, loss: bar.loss(), last: last.0 })
 }
 
 /// Before anything is read or made: what cannot be drawn should cost no waiting and leave no run behind.
@@ -281,7 +317,7 @@ fn check_live() -> Result<(), Failure> {
 /// [`Exit::Usage`] where there is no terminal to draw on.
 #[cfg(feature = "live")]
 fn live_view(run_dir: &RunDir, total_steps: u64, done: u64) -> Result<Box<dyn MetricSink>, Failure> {
-    Ok(Box::new(crate::live::LiveView::start(run_dir.path(), total_steps, done)?))
+    Ok(Box::new(crate::live::LiveView::start(run_dir, total_steps, done)?))
 }
 
 /// # Errors
@@ -308,9 +344,11 @@ fn end(trained: &Trained, has_labels: bool, json: bool) -> Result<(), Failure> {
         }));
     }
     if let (Some(loss), Some(m)) = (trained.loss, &trained.last) {
+        let after =
+            if trained.steps < m.step { format!(" after {} before", m.step - trained.steps) } else { String::new() };
         result(&format!(
-            "trained  {} steps in {:.0} s, {:.0} img/s; loss {:.3} ({})",
-            m.step,
+            "trained  {} steps{after} in {:.0} s, {:.0} img/s; loss {:.3} ({})",
+            trained.steps,
             trained.seconds,
             trained.images_per_s,
             loss,
@@ -343,7 +381,7 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
         let mut file = RunFile::from_path(input, sets).or_exit(Exit::Usage)?;
         check(&file).or_exit(Exit::Usage)?;
         absolute(&mut file)?;
-        let pictures = pictures::open(&file.data.source, Split::Train)?;
+        let pictures = pictures::open(&file.data.source, Split::Train).map_err(with_settable_limit)?;
         return Ok((file, pictures));
     }
     let at_input = |preset: &str| -> Result<RunFile, Failure> {
@@ -377,7 +415,7 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
     };
     if let Some(preset) = &config.preset {
         let mut file = at_input(preset)?;
-        let pictures = pictures::open(&file.data.source, Split::Train)?;
+        let pictures = pictures::open(&file.data.source, Split::Train).map_err(with_settable_limit)?;
         if RunFile::is_preset(preset) {
             fit_batch(&mut file, &pictures, sets);
         }
@@ -386,7 +424,7 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
     // Which of the two fits shows only in the pictures. Those are read as `small` says, and a resumed run must read them
     // alike, so that source stays whichever is picked.
     let small = at_input("small")?;
-    let pictures = pictures::open(&small.data.source, Split::Train)?;
+    let pictures = pictures::open(&small.data.source, Split::Train).map_err(with_settable_limit)?;
     let side = pictures::shorter_side(&pictures);
     let preset = if side < LARGE_PX { "small" } else { "photos" };
     note(&format!(
@@ -426,7 +464,7 @@ fn stem(input: &Path) -> String {
 /// Refuses to go on with another experiment than the one that was begun, as an edited configuration would.
 fn same_experiment(run_dir: &RunDir, file: &RunFile) -> Result<RunManifest, Failure> {
     let manifest = RunManifest::read(run_dir)?;
-    if manifest.weights.as_ref().is_some_and(|origin| origin.used_as == UsedAs::Imported) {
+    if manifest.is_imported() {
         let run = quoted(run_dir.path());
         let message = format!(
             "{run} was imported and cannot be resumed; train from its weights with `{} pretrain DATA --start {run}`",

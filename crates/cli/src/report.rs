@@ -49,6 +49,10 @@ const PAIRS: usize = 12;
 /// Neighbours of a picture on the map.
 const NEIGHBOURS: usize = 8;
 
+/// Pixels of a PNG file for each unit of a figure: 960 across.
+#[cfg(feature = "png")]
+const FIGURE_ZOOM: f32 = 2.0;
+
 /// `twoview report`.
 ///
 /// # Errors
@@ -100,7 +104,13 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
         fs::create_dir_all(folder).map_err(at(folder))?;
         for figure in figures(&page) {
             let path = folder.join(format!("{}.svg", figure.name));
-            fs::write(&path, figure.svg).map_err(at(&path))?;
+            fs::write(&path, &figure.svg).map_err(at(&path))?;
+            #[cfg(feature = "png")]
+            {
+                let png = twoview_report::figure_png(&figure, FIGURE_ZOOM).or_exit(Exit::Bug)?;
+                let path = path.with_extension("png");
+                fs::write(&path, png).map_err(at(&path))?;
+            }
         }
     }
     let events = if args.tensorboard { events(&run, &steps)? } else { None };
@@ -274,10 +284,7 @@ fn confusion(score: &Value, title: &str) -> Option<(Vec<String>, Confusion)> {
 }
 
 fn opened(args: &ReportArgs, subject: &Subject) -> Result<Arc<dyn Source>, Failure> {
-    let config = match &args.data {
-        Some(path) => pictures::source_at(path, &subject.file.data.source)?,
-        None => subject.file.data.source.clone(),
-    };
+    let config = pictures::source_or_own(args.data.as_deref(), "--data", &subject.file.data.source)?;
     Ok(pictures::open(&config, Split::Train)?.source)
 }
 

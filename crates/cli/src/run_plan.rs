@@ -45,8 +45,12 @@ pub(crate) enum PlanError {
          choose another loss.kind"
     )]
     NoLabels,
+    #[error(
+        "data.batch_size: expected at most {pictures}, all pictures there are, got {got}; --set data.batch_size={pictures}, or write that"
+    )]
+    FewPictures { got: usize, pictures: usize },
     #[error("data")]
-    Loader(#[from] LoaderError),
+    Loader(LoaderError),
     #[error("{key}")]
     Span { key: &'static str, source: SpanError },
     #[error("schedule")]
@@ -127,7 +131,13 @@ impl RunPlan {
                 prefetch: PREFETCH,
                 pixels: file.data.pixels,
             },
-        )?;
+        )
+        .map_err(|error| match error {
+            LoaderError::BatchLargerThanData { batch_size, pictures } => {
+                PlanError::FewPictures { got: batch_size, pictures }
+            }
+            other => PlanError::Loader(other),
+        })?;
         let per_epoch = loader.batches_per_epoch() as u64;
         let steps = |key, span: &twoview_optim::Span| {
             span.steps(per_epoch, batch_size as u64).map_err(|source| PlanError::Span { key, source })

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use serde_json::json;
-use twoview_data::{ImageSource, Source, Split, escape_path};
+use twoview_data::{DetectError, ImageSource, Source, SourceKind, Split, escape_path};
 use twoview_eval::NearestRows;
 use twoview_pixels::{decode, encode_png};
 use twoview_report::{Cell, contact_sheet};
@@ -70,7 +70,16 @@ fn open_queries(path: &Path, subject: &Subject) -> Result<Arc<dyn Source>, Failu
     let config = &subject.file.data.source;
     let is_picture = path.is_file() && fs::read(path).is_ok_and(|bytes| twoview_pixels::Format::of(&bytes).is_some());
     if !is_picture {
-        return Ok(pictures::open(&pictures::source_at(path, config)?, Split::Train)?.source);
+        return match SourceKind::detect(path) {
+            Err(DetectError::UnknownFile { seen, .. }) => {
+                let message = format!(
+                    "{}: expected a picture, or a folder or another set of them to search for; this is {seen}",
+                    escape_path(path)
+                );
+                Err(Failure::new(Exit::Data, message))
+            }
+            _ => Ok(pictures::open(&pictures::source_at(path, config)?, Split::Train)?.source),
+        };
     }
     let bytes = fs::read(path).map_err(at(path))?;
     let image = decode(&bytes, &pictures::decode_options(config))

@@ -7,6 +7,8 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+#[cfg(unix)]
+use std::{sync::mpsc, thread, time::Duration};
 
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -16,11 +18,13 @@ use signal_hook::{
 use crate::failure::Exit;
 #[cfg(feature = "live")]
 use crate::live;
+#[cfg(unix)]
+use crate::terminal::note;
 
 /// Without the live view there is nothing to give back.
 #[cfg(all(unix, not(feature = "live")))]
 mod live {
-    pub(super) fn leave_soon() {}
+    pub(super) fn leave() {}
     pub(super) fn suspend() {}
     pub(super) fn go_on() {}
 }
@@ -65,11 +69,11 @@ fn end_at_the_second(stop: &Arc<AtomicBool>) -> io::Result<()> {
 
     let mut incoming = Incoming::new([SIGINT, SIGTERM, SIGTSTP, SIGCONT])?;
     let stop = Arc::clone(stop);
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in incoming.forever() {
             match ENDINGS.into_iter().find(|(ending, _)| *ending == signal) {
                 Some((_, exit)) if stop.swap(true, Ordering::Relaxed) => {
-                    live::leave_soon();
+                    take_leave();
                     low_level::exit(exit as i32);
                 }
                 Some(_) => {}
@@ -83,6 +87,21 @@ fn end_at_the_second(stop: &Arc<AtomicBool>) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Gives the terminal back and says a word, unless the terminal takes nothing any more: it must not hold the end up.
+#[cfg(unix)]
+fn take_leave() {
+    let (said, waiting) = mpsc::channel();
+    let leaving = thread::Builder::new().spawn(move || {
+        live::leave();
+        note("ended at once; a run goes on from its last checkpoint with `resume`");
+        // Nobody may be waiting any more.
+        let _ = said.send(());
+    });
+    if leaving.is_ok() {
+        let _ = waiting.recv_timeout(Duration::from_millis(500));
+    }
 }
 
 #[cfg(not(unix))]

@@ -1,6 +1,9 @@
 //! `eval finetune` and `eval linear --augmented`: classifiers trained by SGD on random crops and flips.
 
-use std::sync::Arc;
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, atomic::Ordering},
+};
 
 use serde_json::{Value, json};
 use twoview_augment::{AugmentConfig, TransformConfig};
@@ -16,6 +19,7 @@ use crate::{
     run_file::RunFile,
     run_plan::PREFETCH,
     scores,
+    signals::Signals,
     subject::{Subject, untrained_encoder},
     terminal::{Counter, result, result_json},
 };
@@ -47,6 +51,7 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
     let labelled = Labelled::open(&args.eval, &subject.file)?;
     let (all, test) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
     let labels = labels_of_several_classes(all.as_ref())?;
+    let signals = Signals::listen().or_exit(Exit::Bug)?;
     let mut points = Vec::with_capacity(args.fractions.len());
     for &fraction in &args.fractions {
         let rows = Split::few_labels(&labels, fraction, training.seed).or_exit(Exit::Bug)?;
@@ -55,39 +60,64 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
         let tune = |what: &str, encoder| {
             let counter = Counter::start(format!("{what}, {n_labels} labels, steps"), 0);
             let n_classes = labelled.classes().len();
-            let at = |done, total| counter.at(done, total);
-            let classifier = training.config.fine_tune(encoder, &loader, n_classes, &at).map_err(failure)?;
+            let at = |done, total| counted_until(&signals, &counter, done, total);
+            let classifier = training.config.fine_tune(encoder, &loader, n_classes, &at).map_err(failure(&signals))?;
             counter.end();
             training.judge(&classifier, &test)
         };
         let device = subject.device.clone().autodiff();
         let fresh = subject.file.encoder.init(subject.file.seed, &device).or_exit(Exit::Usage)?;
-        let scratch = tune("from scratch", fresh)?;
-        let trained = tune("fine-tuned", subject.trainable_encoder(&device)?)?;
-        points.push(Point { fraction, n_labels, scratch, trained });
+        let both = tune("from scratch", fresh)
+            .and_then(|scratch| Ok((scratch, tune("fine-tuned", subject.trainable_encoder(&device)?)?)));
+        match both {
+            Ok((scratch, trained)) => points.push(Point { fraction, n_labels, scratch, trained }),
+            // What was measured until then took its time, and is worth as much as it would be without the rest.
+            Err(stopped) if is_stop(&stopped) && !points.is_empty() => {
+                say_fine_tuned(args, &subject, &labelled, &training, &points)?;
+                let (done, all) = (points.len(), args.fractions.len());
+                let message = format!("stopped: {done} of {all} shares of the labels are measured and kept");
+                return Err(Failure::new(stopped.exit, message));
+            }
+            Err(failure) => return Err(failure),
+        }
     }
+    say_fine_tuned(args, &subject, &labelled, &training, &points)
+}
+
+/// Keeps and prints what fine-tuning came to.
+///
+/// # Errors
+/// [`Exit::Usage`] where there is no point.
+fn say_fine_tuned(
+    args: &FineTuneArgs,
+    subject: &Subject,
+    labelled: &Labelled,
+    training: &Training,
+    points: &[Point],
+) -> Result<(), Failure> {
     let Some(last) = points.iter().max_by(|a, b| a.fraction.total_cmp(&b.fraction)) else {
         return Err(Failure::new(Exit::Usage, "--fractions: expected at least one share of the labels"));
     };
+    let (n_train, n_test) = (labelled.train_pictures().len(), labelled.test_pictures().len());
     let how = format!(
         "the whole encoder and a linear classifier trained by {}, seed {}, beside the same from random initial weights",
         training.in_words(),
         training.seed
     );
-    let protocol = subject.protocol_of(&how, "fine-tuned", [all.len(), test.len()]);
+    let protocol = subject.protocol_of(&how, "fine-tuned", [n_train, n_test]);
     let chance = last.trained.majority_share();
     let mut line = json_of(&last.trained, &[("scratch", last.scratch.score())], chance, labelled.classes());
     line.insert("fractions".to_owned(), points.iter().map(Point::json).collect());
     line.insert("settings".to_owned(), json!(training.config));
-    line.extend(named(&subject, &protocol));
+    line.extend(named(subject, &protocol));
     let line = Value::Object(line);
     scores::remember(&subject.run_dir, "finetune", &line);
     if args.eval.json {
         return result_json(&line);
     }
-    result(&format!("fine-tuned: top-1 accuracy on {} pictures, with its 95 % interval", test.len()))?;
+    result(&format!("fine-tuned: top-1 accuracy on {n_test} pictures, with its 95 % interval"))?;
     result(&format!("  chance            {:5.1} %", 100.0 * chance))?;
-    for Point { fraction, n_labels, scratch, trained } in &points {
+    for Point { fraction, n_labels, scratch, trained } in points {
         result(&format!("{n_labels} labels ({} %)", (1e8 * fraction).round() / 1e6))?;
         result(&rung("from scratch", &scratch.score()))?;
         result(&rung("fine-tuned", &trained.score()))?;
@@ -102,6 +132,10 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
+    if !args.probe.l2.is_empty() {
+        let message = "--l2 goes without --augmented: eval.linear_augmented.weight_decay of the run is its penalty";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let subject = Subject::open(args.eval.run.as_deref(), &args.eval.device.device)?;
     let training = Training::new(subject.file.eval.linear_augmented, &args.training, &subject)?;
     let labelled = Labelled::open(&args.eval, &subject.file)?;
@@ -109,11 +143,12 @@ pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
     labels_of_several_classes(all.as_ref())?;
     let n_train = all.len();
     let loader = training.loader(all)?;
+    let signals = Signals::listen().or_exit(Exit::Bug)?;
     let train = |what: &str, encoder| {
         let counter = Counter::start(what, 0);
-        let (n_classes, at) = (labelled.classes().len(), |done, total| counter.at(done, total));
+        let (n_classes, at) = (labelled.classes().len(), |done, total| counted_until(&signals, &counter, done, total));
         let classifier = training.config.train_on_frozen(encoder, &loader, n_classes, &at);
-        let classifier = classifier.map_err(failure)?;
+        let classifier = classifier.map_err(failure(&signals))?;
         counter.end();
         training.judge(&classifier, &test)
     };
@@ -250,11 +285,30 @@ fn labels_of_several_classes(source: &dyn Source) -> Result<Vec<u32>, Failure> {
     Ok(labels)
 }
 
-fn failure(error: SupervisedError) -> Failure {
-    let exit = match error {
-        SupervisedError::NonFinite { .. } => Exit::NonFinite,
-        SupervisedError::Load(_) | SupervisedError::Picture { .. } => Exit::Data,
-        _ => Exit::Usage,
-    };
-    Failure { exit, error: error.into() }
+/// Counts a step, and breaks off once a signal has come.
+fn counted_until(signals: &Signals, counter: &Counter, done: usize, total: usize) -> ControlFlow<()> {
+    counter.at(done, total);
+    if signals.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+fn failure(signals: &Signals) -> impl Fn(SupervisedError) -> Failure {
+    |error| {
+        let exit = match error {
+            SupervisedError::Stopped { step, n_steps } => {
+                let message = format!(
+                    "stopped after step {step} of {n_steps}; a classifier cannot go on where it was, so the same command \
+                     begins it again"
+                );
+                return Failure::new(signals.exit(), message);
+            }
+            SupervisedError::NonFinite { .. } => Exit::NonFinite,
+            SupervisedError::Load(_) | SupervisedError::Picture { .. } => Exit::Data,
+            _ => Exit::Usage,
+        };
+        Failure { exit, error: error.into() }
+    }
+}
+
+fn is_stop(failure: &Failure) -> bool {
+    matches!(failure.exit, Exit::Interrupted | Exit::Terminated)
 }

@@ -82,11 +82,21 @@ pub(crate) fn quoted(path: &Path) -> String {
     if !path.is_empty() && path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
-/// A bar that counts things on a terminal; without a terminal, a line at the start and at the end.
+/// Between lines that say how far a long job is, where there is no terminal.
+const BETWEEN_LINES: Duration = Duration::from_secs(10);
+
+/// `1 group`, `2 groups`.
+pub(crate) fn counted(n: usize, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A bar that counts things on a terminal; without a terminal, a line now and then. A line at the end either way.
 pub(crate) struct Counter {
     bar: ProgressBar,
     what: String,
     begun: Instant,
+    /// When a line was last written, where there is no terminal for a bar.
+    said: Mutex<Instant>,
 }
 
 impl Counter {
@@ -95,7 +105,8 @@ impl Counter {
         let what = what.into();
         let bar = bar(total as u64, "{msg:22} {bar:30} {pos}/{len}  {per_sec}  {eta}");
         bar.set_message(what.clone());
-        Self { bar, what, begun: Instant::now() }
+        let begun = Instant::now();
+        Self { bar, what, begun, said: Mutex::new(begun) }
     }
 
     /// Says how far it has come. Callable from any thread.
@@ -104,6 +115,14 @@ impl Counter {
             self.bar.set_length(total as u64);
         }
         self.bar.set_position(done as u64);
+        if !self.bar.is_hidden() {
+            return;
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.elapsed() >= BETWEEN_LINES {
+            *said = Instant::now();
+            note(&format!("{:22} {done} of {total} after {:.0} s", self.what, self.begun.elapsed().as_secs_f64()));
+        }
     }
 
     /// Ends the bar and leaves one line saying what was done.
@@ -196,8 +215,6 @@ struct Smooth {
     images_per_s: f64,
     noise: Option<GradientNoise>,
 }
-
-const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 impl TrainingBar {
     /// A bar over `total_steps`, of which `done` were made before; one that is not `shown` only takes averages and warns.

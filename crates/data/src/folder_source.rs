@@ -651,6 +651,10 @@ fn label_by_table(
         good.label = row_of(good.root, good.relative).map(|row| table.rows[row].label);
     }
     let place = files.labels.as_deref().map(escape_path).unwrap_or_default();
+    if let Some(names) = &table.unknown_names {
+        remarks
+            .push(format!("{place}: the first row, `{names}`, is taken for the names of the columns path and label"));
+    }
     for (i, row) in table.rows.iter().enumerate().filter(|(i, _)| !is_met[*i]) {
         let path = roots.first().map_or_else(|| row.path.clone(), |root| root.join(&row.path));
         let reason = if path.exists() {

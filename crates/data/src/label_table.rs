@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::escape_path;
 use crate::escaped_path::sort_key;
 use crate::file_table::path_of;
+use crate::folder_listing::has_picture_extension;
 
 /// Why a table of labels or a list of files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +98,8 @@ pub(crate) struct LabelTable {
     pub(crate) rows: Vec<LabelRow>,
     /// Row numbers by the bytes that paths are compared by.
     by_path: HashMap<Vec<u8>, usize>,
+    /// The first row, where it was taken for names of columns without having any that is known.
+    pub(crate) unknown_names: Option<String>,
 }
 
 #[derive(Debug)]
@@ -132,6 +135,11 @@ impl LabelTable {
             (Some(path), Some(label)) => (path, label, rows.remove(0).1.len()),
             _ => (0, 1, 2),
         };
+        // A first row with other names would make a class of the second name.
+        let is_picture = |(_, fields): &(usize, Fields)| has_picture_extension(&path_of(&fields[0]));
+        let is_named =
+            n_columns == 2 && matches!(&rows[..], [first, second, ..] if !is_picture(first) && is_picture(second));
+        let unknown_names = is_named.then(|| String::from_utf8_lossy(&rows.remove(0).1.join(&b',')).into_owned());
 
         let mut named: Vec<(PathBuf, String, usize)> = Vec::with_capacity(rows.len());
         let mut by_path = HashMap::with_capacity(rows.len());
@@ -169,7 +177,7 @@ impl LabelTable {
         let numbers: BTreeMap<&str, u32> = numbers.into_keys().zip(0..).collect();
         let classes = numbers.keys().map(|&name| name.to_owned()).collect();
         let rows = named.iter().map(|(path, label, _)| LabelRow { path: path.clone(), label: numbers[label.as_str()] });
-        Ok(Self { classes, rows: rows.collect(), by_path })
+        Ok(Self { classes, rows: rows.collect(), by_path, unknown_names })
     }
 
     /// The row of a file that is called `relative` below `root`; rows may also name it by its whole path.
@@ -276,6 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn names_of_columns_make_no_class() {
+        let table = LabelTable::parse(b"image name,breed\na.png,cat\nb.png,ant\n").expect("a table");
+        assert_eq!(table.unknown_names.as_deref(), Some("image name,breed"));
+        assert_eq!((table.classes.len(), table.rows.len()), (2, 2));
+        // Files without a known ending, and a table of one row, leave nothing to tell names by.
+        for text in ["one,cat\ntwo,ant\n", "one,cat\n", "a.png,cat\nb,ant\n"] {
+            let table = LabelTable::parse(text.as_bytes()).expect("a table");
+            assert_eq!(table.unknown_names, None, "{text:?}");
+        }
+    }
+
+    #[test]
     fn classes_are_sorted_by_their_bytes() {
         let table = LabelTable::parse(b"a,10\nb,2\nc,B\nd,a\ne,2").expect("a table");
         assert_eq!(table.classes, ["10", "2", "B", "a"]);
@@ -290,6 +310,7 @@ mod tests {
             ("a,b\nc\n", 2, columns(1)),
             ("a,b\n\n\"x\ny\",b\nc,d,e", 5, columns(3)),
             ("path,label,extra\na,b\n", 2, P::Columns { expected: 3, got: 2 }),
+            ("id,breed,age\na.png,b,3\n", 1, columns(3)),
             ("a,b\n,c\n", 2, P::NoPath),
             ("a,\n", 1, P::NoLabel),
             ("a,b\n\"c,d\n", 2, P::OpenQuote),

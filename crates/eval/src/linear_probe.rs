@@ -146,7 +146,7 @@ pub enum LinearProbeError {
     #[error("max_iterations must be at least 1, got 0")]
     NoIterations,
     /// Nothing can be held out of train.
-    #[error("no slice of train to choose the l2 strength on: {0}; give a single strength instead")]
+    #[error("no slice of train to choose the l2 strength on; give a single strength instead")]
     HeldOut(#[from] SplitError),
     /// Every answer would be right.
     #[error("all {rows} train pictures have the same label {label}: accuracy over one class is meaningless")]

@@ -2,6 +2,8 @@
 //!
 //! `N` pictures of a batch, two views each; `F` feature dimensions, `C` classes.
 
+use std::ops::ControlFlow;
+
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
@@ -32,7 +34,7 @@ pub struct SupervisedConfig {
     pub epochs: u64,
     /// The fewest steps: a handful of labels makes epochs of a step or two, and thirty of those would teach nothing.
     pub min_steps: u64,
-    /// Pictures in a batch, at most; see [`Self::batch_size_for`].
+    /// Pictures in a batch, at most: an epoch is cut into as few batches of equal size as that allows.
     pub batch_size: usize,
     /// Learning rate per 256 pictures of a batch.
     pub lr_per_256: f64,
@@ -101,6 +103,14 @@ pub enum SupervisedError {
         /// The step, counted from 1.
         step: u64,
     },
+    /// The caller did not want to go on.
+    #[error("training was stopped after step {step} of {n_steps}")]
+    Stopped {
+        /// Steps done.
+        step: u64,
+        /// Steps to do.
+        n_steps: u64,
+    },
     /// The device did not hand a number over.
     #[error("the loss cannot be read from the device as f32: {0}")]
     Device(#[from] DataError),
@@ -142,7 +152,8 @@ impl SupervisedConfig {
     ///
     /// Normalization layers use the statistics of each batch and move their running ones, which the result evaluates with.
     /// The classifier starts at zero, so nothing is random but the order of the pictures and their views, which are the
-    /// loader's. `encoder` has to be on an autodiff device. `progress(done, total)` is called after each step.
+    /// loader's. `encoder` has to be on an autodiff device. `progress(done, total)` is called after each step and may break
+    /// off, which is [`SupervisedError::Stopped`].
     ///
     /// # Errors
     /// [`SupervisedError`].
@@ -153,7 +164,7 @@ impl SupervisedConfig {
         encoder: ResNet,
         loader: &Loader,
         n_classes: usize,
-        progress: &dyn Fn(usize, usize),
+        progress: &dyn Fn(usize, usize) -> ControlFlow<()>,
     ) -> Result<Classifier, SupervisedError> {
         let device = encoder.device();
         let outputs = SoftmaxLayer::zeros(encoder.feature_dim(), n_classes, &device);
@@ -174,7 +185,7 @@ impl SupervisedConfig {
         encoder: FrozenEncoder,
         loader: &Loader,
         n_classes: usize,
-        progress: &dyn Fn(usize, usize),
+        progress: &dyn Fn(usize, usize) -> ControlFlow<()>,
     ) -> Result<Classifier, SupervisedError> {
         let device = encoder.device().autodiff();
         let outputs = SoftmaxLayer::zeros(encoder.feature_dim(), n_classes, &device);
@@ -190,7 +201,7 @@ impl SupervisedConfig {
         n_classes: usize,
         device: &Device,
         logits: impl Fn(&M, Tensor<4>) -> Tensor<2>,
-        progress: &dyn Fn(usize, usize),
+        progress: &dyn Fn(usize, usize) -> ControlFlow<()>,
     ) -> Result<M, SupervisedError> {
         self.check()?;
         let (per_epoch, batch_size) = (loader.batches_per_epoch(), loader.batch_size() as u64);
@@ -219,7 +230,9 @@ impl SupervisedConfig {
                 module = optimizer.step(schedule.lr(step), module, grads);
                 loader.recycle(batch);
                 step += 1;
-                progress(count(step), count(n_steps));
+                if progress(count(step), count(n_steps)).is_break() && step < n_steps {
+                    return Err(SupervisedError::Stopped { step, n_steps });
+                }
             }
             epoch += 1;
         }
@@ -415,6 +428,10 @@ mod tests {
         config.init(1, device).expect("valid")
     }
 
+    fn on(_: usize, _: usize) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
     fn accuracy(classifier: &Classifier) -> f64 {
         let predicted = classifier.predict(&Colours, 16, Normalize::NONE, &|_, _| {}).expect("readable");
         let labels = (0..Colours.len()).filter_map(|i| Colours.label(i)).collect();
@@ -429,25 +446,38 @@ mod tests {
         let loader = loader_of(Arc::new(Colours), PixelType::F32);
         let config = SupervisedConfig { epochs: 20, ..QUICK };
         let steps = Cell::new((0, 0));
-        let count = |done, total| steps.set((done, total));
+        let count = |done, total| {
+            steps.set((done, total));
+            ControlFlow::Continue(())
+        };
         let tuned = config.fine_tune(encoder(&device), &loader, 3, &count).expect("trains");
         assert_eq!(steps.get(), (60, 60), "20 epochs of 3 batches");
         assert!(accuracy(&tuned) > 0.9, "{}", accuracy(&tuned));
         assert_ne!(weights(tuned.encoder()), weights(&before));
 
         let frozen = FrozenEncoder::new(&encoder(&device));
-        let on_top = config.train_on_frozen(frozen, &loader, 3, &|_, _| {}).expect("trains");
+        let on_top = config.train_on_frozen(frozen, &loader, 3, &on).expect("trains");
         assert!(accuracy(&on_top) > 0.9, "{}", accuracy(&on_top));
         assert_eq!(weights(on_top.encoder()), weights(&before));
         assert_ne!(on_top.weight, tuned.weight);
     }
 
     #[test]
+    fn training_can_be_broken_off() {
+        let device = Device::flex().autodiff();
+        let at_most = |n| move |done, _| if done < n { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        let loader = loader(PixelType::F32);
+        let error = QUICK.fine_tune(encoder(&device), &loader, 10, &at_most(2)).expect_err("stopped");
+        assert!(matches!(error, SupervisedError::Stopped { step: 2, .. }), "{error}");
+        let last = usize::try_from(QUICK.n_steps(loader.batches_per_epoch())).expect("few");
+        assert!(QUICK.fine_tune(encoder(&device), &loader, 10, &at_most(last)).is_ok(), "nothing is left to break off");
+    }
+
+    #[test]
     fn the_same_pictures_and_views_give_the_same_classifier() {
         let device = Device::flex().autodiff();
         let train = || {
-            let classifier =
-                QUICK.fine_tune(encoder(&device), &loader(PixelType::F32), 10, &|_, _| {}).expect("trains");
+            let classifier = QUICK.fine_tune(encoder(&device), &loader(PixelType::F32), 10, &on).expect("trains");
             (classifier.weight, classifier.bias)
         };
         assert_eq!(train(), train());
@@ -465,7 +495,7 @@ mod tests {
         let augment = Arc::new(augment.init().expect("valid"));
         let loader = Loader::new(patterns(Split::Train, 8), augment, Normalize::NONE, 5, shape).expect("a loader");
         let frozen = FrozenEncoder::new(&encoder(&device));
-        let classifier = config.train_on_frozen(frozen, &loader, 16, &|_, _| {}).expect("trains");
+        let classifier = config.train_on_frozen(frozen, &loader, 16, &on).expect("trains");
         let lr = 0.8 * 80.0 / 256.0;
         for (class, &bias) in classifier.bias.iter().enumerate() {
             let share = if class < 10 { 0.1 } else { 0.0 };
@@ -496,10 +526,7 @@ mod tests {
     fn what_cannot_be_learned_is_refused() {
         let device = Device::flex().autodiff();
         let train = |config: SupervisedConfig, loader: &Loader, n_classes| {
-            config
-                .fine_tune(encoder(&device), loader, n_classes, &|_, _| {})
-                .map(|_| ())
-                .map_err(|error| error.to_string())
+            config.fine_tune(encoder(&device), loader, n_classes, &on).map(|_| ()).map_err(|error| error.to_string())
         };
         let refused = |config, wanted: &str| {
             let error = train(config, &loader(PixelType::F32), 10).expect_err(wanted);

@@ -23,7 +23,7 @@ pub enum Span {
 #[non_exhaustive]
 pub enum SpanError {
     /// Not a stretch of time.
-    #[error("epochs must be 0 or a number above 0, got {got}")]
+    #[error("epochs must be a finite number that is not negative, got {got}")]
     Epochs {
         /// The value given.
         got: f64,

@@ -23,7 +23,8 @@ const TITLE: f64 = 30.0;
 
 /// Each curve and each score ladder of a report as an SVG file, drawn as in the page of [`html`](crate::html()).
 ///
-/// The files name only common fonts and need no script. For PNG, the page has a button at each figure.
+/// The files name only common fonts and need no script. `figure_png`, with the feature `png`, makes pixels of one; the page
+/// has a button for that at each figure.
 ///
 /// # Example
 /// ```

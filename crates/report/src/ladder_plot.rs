@@ -68,11 +68,11 @@ pub(crate) fn draw(ladder: &ScoreLadder) -> (String, String) {
                     x(high),
                     y - 5.0,
                 );
-                range = format!(" ({:.1}–{:.1})", low * 100.0, high * 100.0);
+                range = format!("({:.1}–{:.1})", low * 100.0, high * 100.0);
             }
             let _ = write!(
                 shapes,
-                r#"<circle class="p {class}" cx="{:.1}" cy="{y}" r="5"/><text class="{}" x="{}" y="{}">{value}<tspan class="m">{range}</tspan></text>"#,
+                r#"<circle class="p {class}" cx="{:.1}" cy="{y}" r="5"/><text class="{}" x="{}" y="{}">{value}<tspan class="m" dx="5">{range}</tspan></text>"#,
                 x(rung.value),
                 bold.trim(),
                 RIGHT + 14.0,

@@ -14,6 +14,8 @@ mod contact_sheet;
 mod curves;
 mod escape;
 mod event_file;
+#[cfg(feature = "png")]
+mod figure_png;
 mod figures;
 mod ladder_plot;
 mod map_data;
@@ -27,6 +29,8 @@ mod thin;
 
 pub use crate::contact_sheet::{Cell, SheetError, contact_sheet};
 pub use crate::event_file::EventFile;
+#[cfg(feature = "png")]
+pub use crate::figure_png::{FigurePngError, figure_png};
 pub use crate::figures::{Figure, figures};
 pub use crate::page::html;
 pub use crate::report::{

@@ -49,6 +49,8 @@ pub struct StepRow {
 pub struct KnnRow {
     /// Share of held-out pictures that were classified right, in `[0, 1]`.
     pub top1: Option<f32>,
+    /// What guessing reaches on them, in `[0, 1]`.
+    pub chance: Option<f32>,
 }
 
 /// Why measurements cannot be read.
@@ -117,14 +119,14 @@ mod tests {
 
     #[test]
     fn reads_what_a_run_writes() {
-        let line = r#"{"step":7,"epoch":0.5,"chance":4.84,"loss":4.1,"lr":0.0,"clamped":null,"knn":{"top1":0.25},
+        let line = r#"{"step":7,"epoch":0.5,"chance":4.84,"loss":4.1,"lr":0.0,"clamped":null,"knn":{"top1":0.25,"n":40,"chance":0.1},
             "positive_percentiles":[0.1,null,0.9],"gradient_noise":{"signal":1.0},"new":"key"}"#
             .replace('\n', " ");
         let rows = read_steps(line.as_bytes()).expect("a line");
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].step, rows[0].loss, rows[0].clamped), (7, Some(4.1), None));
         assert_eq!(rows[0].positive_percentiles, Some([Some(0.1), None, Some(0.9)]));
-        assert_eq!(rows[0].knn, Some(KnnRow { top1: Some(0.25) }));
+        assert_eq!(rows[0].knn, Some(KnnRow { top1: Some(0.25), chance: Some(0.1) }));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::Path,
 };
 
@@ -49,6 +49,8 @@ pub struct OnlineScore {
     pub ci95: [f64; 2],
     /// How many test pictures.
     pub n: usize,
+    /// The share of the commonest class among them: what guessing reaches.
+    pub chance: f64,
 }
 
 /// Looks at the encoder now and then while it trains. It gets a frozen copy, so that nothing it does can change the run.
@@ -91,30 +93,39 @@ pub trait MetricSink {
 pub struct JsonLines {
     file: File,
     bytes: u64,
+    missing: u64,
 }
 
 impl JsonLines {
     /// Opens `path` and cuts it to its first `bytes` bytes, which drops the lines of steps that came after the checkpoint a
     /// run resumes from: they will be computed, and written, again.
     ///
+    /// A shorter file, or none, has lost lines since, which is no reason to lose the training as well: what is whole of
+    /// it is kept, and [`Self::missing`] says how much is not there.
+    ///
     /// # Errors
-    /// Where the file cannot be opened, or is shorter than `bytes`.
+    /// Where the file cannot be opened, read or cut.
     pub fn open(path: &Path, bytes: u64) -> io::Result<Self> {
         // Appending keeps every write at the end, whatever else has the file open.
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         let found = file.metadata()?.len();
-        if found < bytes {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "{} has {found} bytes, but the checkpoint was written after {bytes}: lines were removed; put them back",
-                    path.display()
-                ),
-            ));
-        }
-        file.set_len(bytes)?;
-        Ok(Self { file, bytes })
+        let kept = if found < bytes { whole_lines(&mut file)? } else { bytes };
+        file.set_len(kept)?;
+        Ok(Self { file, bytes: kept, missing: bytes - kept })
     }
+
+    /// How many of the bytes that were asked for the file did not have.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+}
+
+/// The bytes up to the end of the last whole line.
+fn whole_lines(file: &mut File) -> io::Result<u64> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end as u64 + 1))
 }
 
 impl MetricSink for JsonLines {
@@ -186,9 +197,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_shorter_than_the_checkpoint_says_so() {
+    fn lost_lines_are_counted_and_the_rest_goes_on() {
         let dir = tempfile::tempdir().unwrap();
-        let error = JsonLines::open(&dir.path().join("metrics.jsonl"), 10).unwrap_err();
-        assert!(error.to_string().contains("0 bytes"), "{error}");
+        let path = dir.path().join("metrics.jsonl");
+        let sink = JsonLines::open(&path, 10).unwrap();
+        assert_eq!(sink.missing(), 10);
+        drop(sink);
+
+        std::fs::write(&path, "{\"step\":1}\n{\"step\"").unwrap();
+        let mut sink = JsonLines::open(&path, 40).unwrap();
+        assert_eq!(sink.missing(), 40 - 11);
+        sink.record(&metrics(3)).unwrap();
+        let mark = sink.mark().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.len() as u64, mark);
+        assert_eq!(text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).count(), 2);
     }
 }

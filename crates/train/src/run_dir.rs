@@ -32,7 +32,7 @@ pub struct RunDir {
 #[non_exhaustive]
 pub enum RunDirError {
     /// The directory for a new run has something in it.
-    #[error("{} exists and is not empty; choose another --out, or go on with `twoview resume {}`", .0.display(), .0.display())]
+    #[error("{} exists and is not empty: a new run needs a directory of its own", .0.display())]
     NotEmpty(PathBuf),
     /// The directory does not look like a run.
     #[error("{} is not a run directory: it has no {missing}", .path.display())]

@@ -139,7 +139,7 @@ pub(crate) fn sample(pictures: usize, mut steps: Vec<StepRow>) -> Report {
     if steps.iter().all(|row| row.knn.is_none()) {
         for at in 0..=8 {
             let row = &mut steps[last * at / 8];
-            row.knn = Some(KnnRow { top1: Some(0.28 + 0.3 * (1.0 - (-0.4 * at as f32).exp())) });
+            row.knn = Some(KnnRow { top1: Some(0.28 + 0.3 * (1.0 - (-0.4 * at as f32).exp())), chance: Some(0.1) });
         }
     }
     let rung = |label: &str, value: f64, interval| Rung { label: label.into(), value, interval };
