@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use twoview_data::Split;
 
 use crate::{
     args::InitArgs,
@@ -64,18 +63,9 @@ pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
 /// with as it is.
 ///
 /// # Errors
-/// As [`pictures::open`].
+/// As [`pictures::count`].
 fn with_fitting_batch(text: String, source: &SourceConfig, batch_size: usize) -> Result<String, Failure> {
-    let mut headers_only = source.clone();
-    if let SourceConfig::Folder { full_scan_files, .. } = &mut headers_only {
-        *full_scan_files = 0;
-    }
-    let enough = 2 * batch_size;
-    let mut n = pictures::open(&headers_only, Split::Train)?.source.len();
-    if n < enough && headers_only != *source {
-        // Of so few, those that training will leave out matter.
-        n = pictures::open(source, Split::Train)?.source.len();
-    }
+    let n = pictures::count(source, 2 * batch_size)?;
     if n >= batch_size || n < 2 {
         return Ok(text);
     }

@@ -15,7 +15,7 @@ use crate::{
     pictures,
     run_file::RunFile,
     run_plan,
-    terminal::{Counter, note},
+    terminal::{Counter, counted, note},
 };
 
 /// Labelled pictures to learn from and others to test on.
@@ -51,11 +51,14 @@ const PIXELS_PX: u32 = 32;
 /// Held out for testing where no test pictures were given.
 pub(crate) const HELD_OUT: f64 = 0.2;
 
+/// Operations of a step that takes about a minute on a few cores.
+const LONG_STEP: f64 = 1e12;
+
 impl Labelled {
     /// Labelled pictures with a test set of their own.
     ///
     /// # Errors
-    /// [`Exit::Data`] where labels are missing or the test set has a class that the training set does not know.
+    /// [`Exit::Data`] where labels are missing, the test set has a class that the training set does not know, or there is one class.
     pub(crate) fn with_test(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Result<Self, Failure> {
         require_labels(train.as_ref(), "--train", "--labels")?;
         require_labels(test.as_ref(), "--test", "--test-labels")?;
@@ -72,18 +75,36 @@ impl Labelled {
                 ),
             ));
         }
-        Ok(Self { train, test: Test::Source(test) })
+        let labelled = Self { train, test: Test::Source(test) };
+        labelled.require_two_classes()?;
+        Ok(labelled)
     }
 
     /// Labelled pictures of which a part is held out, the same part every time.
     ///
     /// # Errors
-    /// [`Exit::Data`] where labels are missing or nothing can be held out.
+    /// [`Exit::Data`] where labels are missing, nothing can be held out, or there is one class.
     pub(crate) fn held_out(all: Arc<dyn Source>) -> Result<Self, Failure> {
         require_labels(all.as_ref(), "--train", "--labels")?;
         let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
         let split = Split::stratified(&labels, HELD_OUT, 0).or_exit(Exit::Data)?;
-        Ok(Self { train: all, test: Test::HeldOut(split) })
+        let labelled = Self { train: all, test: Test::HeldOut(split) };
+        labelled.require_two_classes()?;
+        Ok(labelled)
+    }
+
+    /// Of one class alone every answer would be right.
+    fn require_two_classes(&self) -> Result<(), Failure> {
+        let train = self.train_pictures();
+        let mut labels = (0..train.len()).filter_map(|i| train.label(i));
+        let Some(first) = labels.next() else { return Ok(()) };
+        if labels.any(|label| label != first) {
+            return Ok(());
+        }
+        let n = counted(train.len(), "labelled picture");
+        let class = self.classes().get(first as usize).map_or("", String::as_str);
+        let message = format!("the {n} to learn from are of one class, {class}: expected at least two classes");
+        Err(Failure::new(Exit::Data, message))
     }
 
     /// The names of the classes.
@@ -191,6 +212,15 @@ impl Banks {
         config: &LinearProbeConfig,
         classes: &[String],
     ) -> Result<(Predictions, LinearFit), Failure> {
+        let [n, c, f] = [self.train.len(), classes.len(), self.train.dim()].map(|n| n as f64);
+        let step = 4.0 * n * c * f;
+        if step > LONG_STEP {
+            note(&format!(
+                "warning: {n} pictures, {c} classes and {f} features take {step:.0e} operations for each step of the linear \
+                 probe, and it makes some fifteen for each of {} strengths; `eval knn` answers far sooner",
+                config.l2.len()
+            ));
+        }
         let fitted = config.clone().init().or_exit(Exit::Usage)?.fit(&self.train);
         let classifier = fitted.map_err(|error| match error {
             LinearProbeError::MissingClass { class, .. } => {

@@ -21,7 +21,7 @@ use crate::{
     encoder_weights::{UsedAs, WeightsOrigin},
     failure::{Exit, Failure, OrExit},
     run_file::SourceConfig,
-    terminal::{Counter, note},
+    terminal::{Counter, counted, note},
 };
 
 /// Pictures with what is known about them as a whole.
@@ -135,6 +135,24 @@ pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Fail
     }
 }
 
+/// How many pictures training would find. Of a folder with more than `few` files only the headers are read: how many of so
+/// many are broken further in does not matter here.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn count(config: &SourceConfig, few: usize) -> Result<usize, Failure> {
+    let SourceConfig::Folder { root, roots, list, labels, .. } = config else {
+        return Ok(open(config, Split::Train)?.source.len());
+    };
+    let roots = root.iter().chain(roots).cloned().collect();
+    let files = PictureFiles { roots, list: list.clone(), labels: labels.clone() };
+    let config = FolderConfig { full_scan_files: few, cache_mib: 0, ..folder_config(config) };
+    let counter = Counter::start("reading pictures", 0);
+    let source = FolderSource::open_files(&files, &config, &|done, total| counter.at(done, total)).map_err(unusable)?;
+    counter.end();
+    Ok(source.len())
+}
+
 /// As [`open`], but of STL-10 the labelled part: what evaluation compares.
 ///
 /// # Errors
@@ -170,7 +188,7 @@ fn said(root: &Path, form: &str, pictures: Pictures) -> Pictures {
         "{}: {} pictures{} ({form})",
         root.display(),
         pictures.source.len(),
-        if classes == 0 { ", no labels".to_owned() } else { format!(" in {classes} classes") },
+        if classes == 0 { ", no labels".to_owned() } else { format!(" in {}", counted(classes, "class")) },
     ));
     pictures
 }
@@ -292,10 +310,14 @@ fn open_files(files: &PictureFiles, config: &SourceConfig) -> Result<Pictures, F
         "{}: {} pictures{}{}",
         report.root.display(),
         report.pictures,
-        if report.labelled { format!(" in {} classes", report.classes.len()) } else { ", no labels".to_owned() },
+        if report.labelled {
+            format!(" in {}", counted(report.classes.len(), "class"))
+        } else {
+            ", no labels".to_owned()
+        },
         match report.bad_files.len() {
             0 => String::new(),
-            n => format!(", {n} unusable files left out"),
+            n => format!(", {} left out", counted(n, "unusable file")),
         },
     ));
     report.notes.iter().for_each(|remark| note(&format!("note: {remark}")));

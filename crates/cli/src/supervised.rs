@@ -50,7 +50,7 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
     }
     let labelled = Labelled::open(&args.eval, &subject.file)?;
     let (all, test) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
-    let labels = labels_of_several_classes(all.as_ref())?;
+    let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
     let signals = Signals::listen().or_exit(Exit::Bug)?;
     let mut points = Vec::with_capacity(args.fractions.len());
     for &fraction in &args.fractions {
@@ -140,7 +140,6 @@ pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
     let training = Training::new(subject.file.eval.linear_augmented, &args.training, &subject)?;
     let labelled = Labelled::open(&args.eval, &subject.file)?;
     let (all, test): (Arc<dyn Source>, Subset) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
-    labels_of_several_classes(all.as_ref())?;
     let n_train = all.len();
     let loader = training.loader(all)?;
     let signals = Signals::listen().or_exit(Exit::Bug)?;
@@ -272,17 +271,6 @@ fn crops_and_turns(augment: &AugmentConfig) -> AugmentConfig {
         )
     };
     AugmentConfig(augment.0.iter().filter(moves).cloned().collect())
-}
-
-/// The labels to learn from; of one class alone every answer would be right.
-fn labels_of_several_classes(source: &dyn Source) -> Result<Vec<u32>, Failure> {
-    let labels: Vec<u32> = (0..source.len()).filter_map(|i| source.label(i)).collect();
-    if labels.iter().all(|label| *label == labels[0]) {
-        let message =
-            format!("the {} labelled pictures to learn from are of one class: expected at least two", labels.len());
-        return Err(Failure::new(Exit::Data, message));
-    }
-    Ok(labels)
 }
 
 /// Counts a step, and breaks off once a signal has come.

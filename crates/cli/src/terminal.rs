@@ -85,9 +85,14 @@ pub(crate) fn quoted(path: &Path) -> String {
 /// Between lines that say how far a long job is, where there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
-/// `1 group`, `2 groups`.
+/// `1 group`, `2 groups`, `3 classes`.
 pub(crate) fn counted(n: usize, one: &str) -> String {
-    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+    let ending = match n {
+        1 => "",
+        _ if one.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{n} {one}{ending}")
 }
 
 /// A bar that counts things on a terminal; without a terminal, a line now and then. A line at the end either way.

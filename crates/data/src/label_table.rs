@@ -137,8 +137,8 @@ impl LabelTable {
         };
         // A first row with other names would make a class of the second name.
         let is_picture = |(_, fields): &(usize, Fields)| has_picture_extension(&path_of(&fields[0]));
-        let is_named =
-            n_columns == 2 && matches!(&rows[..], [first, second, ..] if !is_picture(first) && is_picture(second));
+        let is_named = n_columns == 2
+            && matches!(&rows[..], [first, second, ..] if first.1.len() == 2 && !is_picture(first) && is_picture(second));
         let unknown_names = is_named.then(|| String::from_utf8_lossy(&rows.remove(0).1.join(&b',')).into_owned());
 
         let mut named: Vec<(PathBuf, String, usize)> = Vec::with_capacity(rows.len());

@@ -142,7 +142,7 @@ pub(crate) fn curves(rows: &[StepRow], knn_references: &[Reference]) -> Vec<Plot
             series: vec![Series::Smoothed { label: "pictures per second", values: of(|row| row.images_per_s) }],
         },
     ];
-    plots.into_iter().filter(Plot::has_values).collect()
+    plots.into_iter().filter_map(Plot::measured).collect()
 }
 
 fn of_percentiles(rows: &[StepRow], percentiles: fn(&StepRow) -> Option<[Option<f32>; 3]>) -> [Vec<f32>; 3] {
@@ -154,4 +154,32 @@ fn of_percentiles(rows: &[StepRow], percentiles: fn(&StepRow) -> Option<[Option<
 
 fn band(label: &'static str, [low, middle, high]: [Vec<f32>; 3]) -> Series {
     Series::Band { label, low, middle, high }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_measured_is_not_promised() {
+        let rows = [StepRow { step: 1, alignment: Some(0.4), ..StepRow::default() }];
+        let plots = curves(&rows, &[]);
+        assert_eq!(plots.iter().map(|plot| plot.id).collect::<Vec<_>>(), ["alignment-uniformity"]);
+        assert_eq!(plots[0].series.len(), 1, "no line of uniformity");
+    }
+
+    #[test]
+    fn looks_during_training_stand_beside_chance() {
+        let knn = crate::KnnRow { top1: Some(0.3), chance: Some(0.1) };
+        let rows = [StepRow { step: 1, knn: Some(knn), ..StepRow::default() }];
+        let labels = |references: &[Reference]| -> Vec<String> {
+            let levels = curves(&rows, references).remove(0).series.into_iter();
+            levels
+                .filter_map(|series| if let Series::Level { label, .. } = series { Some(label) } else { None })
+                .collect()
+        };
+        assert_eq!(labels(&[]), ["chance"]);
+        let untrained = Reference { label: "untrained".to_owned(), value: 0.2 };
+        assert_eq!(labels(&[untrained]), ["untrained"]);
+    }
 }

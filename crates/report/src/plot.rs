@@ -95,14 +95,23 @@ impl Frame {
 }
 
 impl Plot {
-    /// Whether any of its quantities was measured; lines to compare with do not count.
-    pub(crate) fn has_values(&self) -> bool {
+    /// Without the quantities that were never measured, which a legend would promise; nothing where none was. Lines to
+    /// compare with do not count.
+    pub(crate) fn measured(mut self) -> Option<Self> {
         let any = |values: &[f32]| values.iter().any(|value| value.is_finite());
-        self.series.iter().any(|series| match series {
-            Series::Smoothed { values, .. } | Series::Exact { values, .. } | Series::Dots { values, .. } => any(values),
-            Series::Band { middle, .. } => any(middle),
-            Series::Level { .. } => false,
-        })
+        let mut n_measured = 0;
+        self.series.retain(|series| {
+            let is_measured = match series {
+                Series::Smoothed { values, .. } | Series::Exact { values, .. } | Series::Dots { values, .. } => {
+                    any(values)
+                }
+                Series::Band { middle, .. } => any(middle),
+                Series::Level { .. } => return true,
+            };
+            n_measured += usize::from(is_measured);
+            is_measured
+        });
+        (n_measured > 0).then_some(self)
     }
 
     /// Draws it. Time grows with the steps, the size of the text does not beyond some 30 kB a series.
