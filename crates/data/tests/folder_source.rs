@@ -771,8 +771,17 @@ mod places {
         let after = open_files(&PictureFiles { labels: labels_file.clone(), ..PictureFiles::below(folder.path()) });
         assert_ne!(before, after.fingerprint());
 
-        // Columns may have the names that people give them; of others there is a hint.
+        // Columns may have the names that people give them; others are known by their being no picture.
         table(&folder, "image_id,species\nx/a.png,zebra\n");
+        let read = open_files(&PictureFiles { labels: labels_file.clone(), ..PictureFiles::below(folder.path()) });
+        assert_eq!(read.classes(), ["zebra"]);
+        let note = &read.report().notes[0];
+        assert!(
+            note.ends_with("the first row, `image_id,species`, is taken for the names of the columns path and label"),
+            "{note}"
+        );
+        // Where nothing tells them apart there is a hint.
+        table(&folder, "image_id,species\nx/a,zebra\nx/a.png,zebra\n");
         let misread = open_files(&PictureFiles { labels: labels_file.clone(), ..PictureFiles::below(folder.path()) });
         let hint = misread.report().bad_files.iter().find(|bad| bad.path.ends_with("image_id")).map(|bad| &bad.reason);
         assert!(
