@@ -140,7 +140,7 @@ fn a_folder_becomes_an_encoder_and_features() {
         bytes[bytes.len() - 60 * 32 * 4..].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     succeeds(dir.path(), &["embed", "run", "pictures/test", "--format", "csv", "--out", "e.csv"]);
     let csv = fs::read_to_string(dir.path().join("e.csv")).expect("a table");
-    let names = fs::read_to_string(dir.path().join("e.names.csv")).expect("names");
+    let names = fs::read_to_string(dir.path().join("e.npy.names.csv")).expect("names");
     for (i, (row, name)) in csv.lines().skip(1).zip(names.lines().skip(1)).enumerate() {
         let fields: Vec<&str> = row.split(',').collect();
         assert_eq!(fields.len(), 2 + 32);
@@ -476,6 +476,60 @@ fn lost_measurements_lose_no_training() {
             .iter()
             .all(|m| m["loss"].as_f64().map(f64::to_bits) == Some(steps[&m["step"].as_u64().expect("a step")].0))
     );
+    succeeds(dir.path(), &["report", "run", "--pictures", "0"]);
+}
+
+#[test]
+fn a_run_without_its_checkpoints_is_not_trained_over() {
+    let dir = with_pictures(6, 2);
+    succeeds(dir.path(), &pretrain_args("pictures/train", "run", &["--set", "length.steps=6"]));
+    let run = dir.path().join("run");
+    let eval = ["eval", "knn", "run", "--test", "pictures/test"];
+    let whole = json(dir.path(), &[eval.as_slice(), &["--json"]].concat());
+    fs::remove_dir_all(run.join("checkpoints")).expect("removed");
+    fails(dir.path(), &["resume", "run"], 7, &["no checkpoint left", "export", "pretrain run/config.resolved.toml"]);
+    let output = succeeds(dir.path(), &[eval.as_slice(), &["--json"]].concat());
+    assert!(stderr(&output).contains("warning: run has no checkpoint"), "{}", stderr(&output));
+    let scores: Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
+    assert_eq!(scores["top1"], whole["top1"], "the exported encoder is the same");
+    fs::remove_dir_all(run.join("export")).expect("removed");
+    fails(dir.path(), &["resume", "run"], 7, &["6 steps have been measured"]);
+    fails(dir.path(), &eval, 7, &["before its first one", "resume run"]);
+    assert_eq!(metrics(&run).len(), 6, "nothing is lost");
+}
+
+#[test]
+fn pictures_that_were_moved_can_be_named() {
+    let dir = with_pictures(6, 2);
+    succeeds(dir.path(), &pretrain_args("pictures/train", "run", &["--set", "length.steps=6"]));
+    fs::rename(dir.path().join("pictures"), dir.path().join("moved")).expect("moved");
+    fails(dir.path(), &["eval", "knn", "run"], 3, &["not where they were", "--train DATA", "data.source"]);
+    fails(dir.path(), &["search", "run", "moved/test/dots/0000.png"], 3, &["--in DATA"]);
+    fails(dir.path(), &["resume", "run"], 3, &["data.source of run/config.resolved.toml"]);
+    let config = dir.path().join("run/config.resolved.toml");
+    let text = fs::read_to_string(&config).expect("a configuration");
+    fs::write(&config, text.replace("pictures/train", "moved/train")).expect("written");
+    succeeds(dir.path(), &["resume", "run"]);
+    succeeds(dir.path(), &["eval", "knn", "run"]);
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_loss_of_one_that_was_not_stopped() {
+    let dir = with_pictures(20, 0);
+    let more = ["--set", "length.steps=10", "--json"];
+    let whole = json(dir.path(), &pretrain_args("pictures/train", "run", &more));
+    fs::remove_dir_all(dir.path().join("run/checkpoints/step-00000010")).expect("removed");
+    let loss = |summary: &Value| summary["loss"].as_f64().expect("a loss");
+    let resumed = json(dir.path(), &["resume", "run", "--json"]);
+    // What was before is averaged from the report's single precision.
+    assert!((loss(&resumed) - loss(&whole)).abs() < 1e-6, "{resumed} {whole}");
+
+    // Measurements that cannot be read cost a warning.
+    fs::remove_dir_all(dir.path().join("run/checkpoints/step-00000010")).expect("removed");
+    let text = fs::read_to_string(dir.path().join("run/metrics.jsonl")).expect("metrics");
+    fs::write(dir.path().join("run/metrics.jsonl"), text.replacen("{\"step\":3", "{?step\":3", 1)).expect("written");
+    let output = succeeds(dir.path(), &["resume", "run", "--tensorboard"]);
+    assert!(stderr(&output).contains("metrics.jsonl: line 3 "), "{}", stderr(&output));
     succeeds(dir.path(), &["report", "run", "--pictures", "0"]);
 }
 

@@ -137,7 +137,12 @@ fn what_is_no_encoder_is_refused_with_its_exit_code() {
     fails(dir.path(), &["import", "empty.safetensors"], 8, &["empty.safetensors"]);
     fails(dir.path(), &["import", "none.pth"], 4, &["none.pth"]);
     fails(dir.path(), &["export", "none", "--format", "onnx"], 7, &["none", "config.resolved.toml"]);
-    fails(dir.path(), &["export", "none"], 2, &["--format"]);
+    fails(
+        dir.path(),
+        &["export", "none", "--format", "onnx", "--out", "a.safetensors"],
+        2,
+        &["--format onnx", ".onnx"],
+    );
     assert!(!dir.path().join("runs").exists(), "nothing is left behind");
 }
 

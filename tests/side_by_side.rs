@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 def read(stem):
-    return np.load(stem + '.npy').astype(np.float64), np.array([row['label'] for row in csv.DictReader(open(stem + '.names.csv'))])
+    return np.load(stem + '.npy').astype(np.float64), np.array([row['label'] for row in csv.DictReader(open(stem + '.npy.names.csv'))])
 
 def confusions(predicted):
     pairs, counts = np.unique(np.stack([t, predicted])[:, t != predicted], axis=1, return_counts=True)

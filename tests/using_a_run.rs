@@ -236,6 +236,48 @@ fn features_come_in_every_form() {
     assert_eq!(fs::read(dir.join("b.npy")).expect("features"), whole);
     assert!(!rows.exists() && !identity.exists(), "nothing is left behind");
     fails(dir, &["embed", "run", "pictures/test", "--format", "npy", "--out", "nowhere/b.npy"], 4, &["nowhere"]);
+
+    // The ending says what a file is.
+    succeeds(dir, &["embed", "run", "pictures/test", "--out", "c.csv"]);
+    assert_eq!(fs::read_to_string(dir.join("c.csv")).expect("features"), table);
+    fails(dir, &["embed", "run", "pictures/test", "--format", "npy", "--out", "c.csv"], 2, &["--format npy", ".npy"]);
+    succeeds(dir, &["export", "run", "--out", "e.onnx"]);
+    let card = fs::read_to_string(dir.join("e.onnx.card.json")).expect("a card");
+    assert_eq!(serde_json::from_str::<Value>(&card).expect("JSON")["format"], "onnx");
+}
+
+#[test]
+fn nothing_is_written_over_what_a_run_goes_on_from() {
+    let dir = trained();
+    let config = fs::read_to_string(dir.join("run/config.resolved.toml")).expect("a configuration");
+    let over = "run/config.resolved.toml";
+    fails(dir, &["embed", "run", "pictures/test", "--format", "csv", "--out", over], 2, &[over, "another file"]);
+    fails(dir, &["dedup", "run", "--out", "run/metrics.jsonl"], 2, &["run/metrics.jsonl"]);
+    fails(dir, &["report", "run", "--out", over], 2, &[over]);
+    fails(dir, &["export", "run", "--format", "onnx", "--out", "run/manifest.json"], 2, &["run/manifest.json"]);
+    fails(dir, &["init", "pictures/train", "--force", "--out", over], 2, &[over]);
+    fails(dir, &["embed", "run", "pictures/test", "--out", "pictures"], 2, &["pictures", "a folder"]);
+    fails(dir, &["search", "run", "pictures/test", "--sheet", "pictures/test/dots/0000.jpg"], 2, &[".png"]);
+    assert_eq!(fs::read_to_string(dir.join(over)).expect("a configuration"), config);
+}
+
+#[test]
+fn features_of_another_encoder_and_pictures_of_both_sides_are_noticed() {
+    let dir = trained();
+    succeeds(dir, &["embed", "run", "pictures/train", "--out", "own.npy"]);
+    let own = ["search", "run", "pictures/test/dots/0000.png", "--embeddings", "own.npy"];
+    succeeds(dir, &own);
+    let mut bytes = fs::read(dir.join("own.npy")).expect("features");
+    let header = bytes.len() - 120 * 32 * 4;
+    bytes[header..].rotate_left(32 * 4);
+    fs::write(dir.join("own.npy"), bytes).expect("written");
+    fails(dir, &own, 3, &["own.npy", "another encoder", "embed run"]);
+
+    let test = |test| json(dir, &["eval", "knn", "run", "--train", "pictures/train", "--test", test, "--json"]);
+    assert_eq!(test("pictures/test")["in_train"], 0);
+    let same = test("pictures/train");
+    assert_eq!((&same["in_train"], &same["n"]), (&120.into(), &120.into()));
+    assert!(same["protocol"].as_str().is_some_and(|text| text.contains("120 of them training pictures")), "{same}");
 }
 
 #[test]
@@ -350,6 +392,12 @@ fn beginners_get_a_run_file_and_an_account_of_the_machine() {
     let shown = json(dir.path(), &["config", "show", "mine.toml", "--json"]);
     assert!(shown["data"]["source"]["root"].as_str().is_some_and(|root| root.ends_with("pictures/train")), "{shown}");
     assert_eq!(shown["data"]["batch_size"], 40, "all pictures there are, so that it can be trained with");
+    // The preset is the one that training would take: small pictures need no large crops.
+    let init = |preset: &[&str]| {
+        json(dir.path(), &[["init", "pictures/train", "--force", "--json"].as_slice(), preset].concat())["preset"]
+            .clone()
+    };
+    assert_eq!((init(&[]), init(&["--preset", "photos"])), ("small".into(), "photos".into()));
     fails(dir.path(), &["init", "--out", "mine.toml"], 2, &["mine.toml", "--force"]);
     fails(dir.path(), &["init", "--preset", "smal"], 2, &["small"]);
 

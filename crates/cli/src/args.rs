@@ -377,7 +377,7 @@ pub(crate) struct SupervisedArgs {
     pub(crate) seed: Option<u64>,
 }
 
-const EMBED_HELP: &str = "Examples:\n  twoview embed runs/mine photos/ --format parquet --out photos.parquet\n  twoview embed runs/mine photos/            # numpy.load(\"embeddings.npy\"), names in embeddings.names.csv";
+const EMBED_HELP: &str = "Examples:\n  twoview embed runs/mine photos/ --out photos.parquet\n  twoview embed runs/mine photos/            # numpy.load(\"embeddings.npy\"), names in embeddings.npy.names.csv";
 
 #[derive(Debug, Args)]
 #[command(after_help = EMBED_HELP)]
@@ -390,9 +390,9 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_enum, default_value_t = SplitArg::Train)]
     pub(crate) split: SplitArg,
     /// npy: an array [N, F]; safetensors: a tensor `features`, both with a list of names beside them; parquet or csv: a row for
-    /// each picture
-    #[arg(long, value_enum, default_value_t = EmbedFormat::Npy)]
-    pub(crate) format: EmbedFormat,
+    /// each picture. Without it, what the ending of --out names, else npy
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<EmbedFormat>,
     /// The file to write; without it, embeddings.FORMAT in the run directory. Interrupted, the same command goes on
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -479,7 +479,7 @@ pub(crate) struct SearchArgs {
     #[arg(short, default_value_t = 10, value_parser = at_least_one)]
     pub(crate) k: usize,
     /// Draw what was found into this PNG file
-    #[arg(long, value_name = "FILE.png")]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
     pub(crate) sheet: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -514,7 +514,7 @@ pub(crate) struct ClusterArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) folders: Option<PathBuf>,
     /// Draw the pictures nearest to each centre into this PNG file
-    #[arg(long, value_name = "FILE.png")]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
     pub(crate) sheet: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -578,16 +578,17 @@ pub(crate) struct LabelArgs {
     pub(crate) json: bool,
 }
 
-const INIT_HELP: &str = "Examples:\n  twoview init photos/ --preset photos --out mine.toml";
+const INIT_HELP: &str =
+    "Examples:\n  twoview init photos/ --out mine.toml\n  twoview init photos/ --preset small --out small.toml";
 
 #[derive(Debug, Args)]
 #[command(after_help = INIT_HELP)]
 pub(crate) struct InitArgs {
     /// The pictures it is for: a folder, or a set in another form
     pub(crate) data: Option<PathBuf>,
-    /// The preset to begin from; `twoview list` names them
-    #[arg(long, default_value = "small", value_name = "NAME")]
-    pub(crate) preset: String,
+    /// The preset to begin from; `twoview list` names them; without it, small or photos, whichever fits the pictures
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
     /// The file to write; without it, run.toml
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) out: Option<PathBuf>,
@@ -667,9 +668,9 @@ pub(crate) struct ReportArgs {
 pub(crate) struct ExportArgs {
     /// The run directory
     pub(crate) run: PathBuf,
-    /// The form of the file
+    /// The form of the file. Without it, what the ending of --out names, else safetensors
     #[arg(long, value_enum)]
-    pub(crate) format: ExportFormat,
+    pub(crate) format: Option<ExportFormat>,
     /// Whose names the tensors carry. For these ResNets timm's are torchvision's; the card shows the loader asked for
     #[arg(long, value_enum, default_value_t = Naming::Torchvision)]
     pub(crate) naming: Naming,
@@ -755,7 +756,7 @@ pub(crate) struct PreviewArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// The PNG file to write; without it, preview.png
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE.png", value_parser = png_file)]
     pub(crate) out: Option<PathBuf>,
     /// Print one line of JSON, with every plan
     #[arg(long)]
@@ -1049,6 +1050,13 @@ fn parse_arch(text: &str) -> Result<Arch, String> {
         "resnet50" => Ok(Arch::Resnet50),
         _ => Err("expected resnet18, resnet34 or resnet50".to_owned()),
     }
+}
+
+/// Anything else would be a picture under a false name, or somebody's photograph overwritten.
+fn png_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let is_png = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
+    if is_png { Ok(path) } else { Err("expected the name of a PNG file, ending in .png".to_owned()) }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

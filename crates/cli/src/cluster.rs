@@ -18,7 +18,7 @@ use crate::{
     pictures,
     subject::Subject,
     terminal::{note, result, result_json},
-    unfinished::Unfinished,
+    unfinished::{Unfinished, may_write},
 };
 
 /// Side of a picture on the sheet, in pixels.
@@ -42,6 +42,8 @@ pub(crate) fn cluster(args: &ClusterArgs) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, message));
     }
     let subject = Subject::open(Some(&args.run), &args.device.device)?;
+    let out = args.out.clone().unwrap_or_else(|| subject.run_dir.path().join("clusters.csv"));
+    [Some(&out), args.sheet.as_ref()].into_iter().flatten().try_for_each(|path| may_write(path))?;
     let embeddings = Embeddings::open(&args.pictures, &subject)?;
     let source = embeddings.source.as_ref();
     let config = KMeansConfig { k: args.k, seed: args.seed, starts: args.starts, max_iterations: 200 };
@@ -55,7 +57,6 @@ pub(crate) fn cluster(args: &ClusterArgs) -> Result<(), Failure> {
         group.sort_by(|&a, &b| found.similarities[b].total_cmp(&found.similarities[a]).then(a.cmp(&b)));
     }
 
-    let out = args.out.clone().unwrap_or_else(|| subject.run_dir.path().join("clusters.csv"));
     Unfinished::create(&out)?.finish(|file| {
         let mut table = csv::Writer::from_writer(file);
         table.write_record(["path", "cluster", "similarity"])?;
@@ -147,5 +148,5 @@ fn write_sheet(path: &Path, source: &dyn Source, members: &[Vec<usize>], similar
         rows.push(row);
     }
     let sheet = contact_sheet(&rows, SHEET_PX).or_exit(Exit::Data)?;
-    fs::write(path, encode_png(&sheet).or_exit(Exit::Bug)?).map_err(at(path))
+    Unfinished::write(path, encode_png(&sheet).or_exit(Exit::Bug)?)
 }

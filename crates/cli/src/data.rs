@@ -13,7 +13,8 @@ use crate::{
     failure::{Exit, Failure, OrExit, at},
     pictures,
     run_file::{RunFile, SourceConfig},
-    terminal::{Counter, counted, note, result, result_json},
+    terminal::{Counter, counted, note, program, quoted, result, result_json},
+    unfinished::{Unfinished, may_write},
 };
 
 /// `twoview data check`.
@@ -29,10 +30,10 @@ pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
         fs::create_dir_all(out).map_err(at(out))?;
     }
     for path in args.bad_files.clone().into_iter().chain(in_out("bad_files.jsonl")) {
-        fs::write(&path, pictures::bad_files_text(&report.bad_files)).map_err(at(&path))?;
+        Unfinished::write(&path, pictures::bad_files_text(&report.bad_files))?;
     }
     for path in args.duplicates.clone().into_iter().chain(in_out("duplicates.jsonl")) {
-        fs::write(&path, duplicates_text(&groups)).map_err(at(&path))?;
+        Unfinished::write(&path, duplicates_text(&groups))?;
     }
     if args.json {
         let mut whole = serde_json::to_value(&report).or_exit(Exit::Bug)?;
@@ -61,6 +62,7 @@ pub(crate) fn pack(args: &DataPackArgs) -> Result<(), Failure> {
     if let SourceConfig::Folder { exif_rotate, .. } = &mut preset {
         *exif_rotate = args.exif_rotate;
     }
+    may_write(&args.out)?;
     let config = pictures::source_at(&args.data, &preset)?;
     let pictures = pictures::open(&config, args.split.into())?;
     let form = match args.max_side {
@@ -102,12 +104,13 @@ pub(crate) fn pack(args: &DataPackArgs) -> Result<(), Failure> {
         }));
     }
     let mib = written.bytes as f64 / (1024.0 * 1024.0);
-    result(&format!("packed   {} pictures, {mib:.1} MiB, {} left out", written.pictures, written.bad_files.len()))?;
+    let n_left_out = written.bad_files.len() + pictures.report.map_or(0, |report| report.bad_files.len());
+    result(&format!("packed   {} pictures, {mib:.1} MiB, {n_left_out} left out", written.pictures))?;
     if let PackForm::MaxSide { px } = form {
         result(&format!("shrunk   {} to {px} px on the longer side", written.shrunk))?;
     }
     result(&format!("file     {out}"))?;
-    result(&format!("next     twoview pretrain {out}"))
+    result(&format!("next     {} pretrain {}", program(), quoted(&args.out)))
 }
 
 /// Groups of duplicates that are named on the terminal.
@@ -152,7 +155,6 @@ fn describe(report: &ScanReport, groups: &[DuplicateGroup], near_bits: u32) -> R
         })
         .collect();
     passed_over.extend((report.hidden > 0).then(|| format!("{} hidden", report.hidden)));
-    passed_over.extend((report.repeated > 0).then(|| format!("{} reached before", report.repeated)));
     if !passed_over.is_empty() {
         result(&format!("passed over  {}", passed_over.join(", ")))?;
     }
@@ -179,7 +181,7 @@ pub(crate) fn make_patterns(args: &MakePatternsArgs) -> Result<(), Failure> {
         let exit = if matches!(error, PatternFolderError::Write { .. }) { Exit::Io } else { Exit::Usage };
         Failure { exit, error: error.into() }
     })?;
-    let dir = args.dir.display();
+    let (dir, train) = (args.dir.display(), args.dir.join("train"));
     let bad: Vec<String> = made.bad_files.iter().map(|path| escape_path(path)).collect();
     if args.json {
         return result_json(
@@ -189,9 +191,11 @@ pub(crate) fn make_patterns(args: &MakePatternsArgs) -> Result<(), Failure> {
     result(&format!("made     {} training and {} test pictures in {dir}", made.train, made.test))?;
     if !made.bad_files.is_empty() {
         result(&format!(
-            "broken   {} files planted; `twoview data check {dir}/train` finds them",
-            made.bad_files.len()
+            "broken   {} planted; `{} data check {}` finds them",
+            counted(made.bad_files.len(), "file"),
+            program(),
+            quoted(&train)
         ))?;
     }
-    result(&format!("next     twoview pretrain {dir}/train"))
+    result(&format!("next     {} pretrain {}", program(), quoted(&train)))
 }

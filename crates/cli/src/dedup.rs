@@ -7,9 +7,10 @@ use twoview_eval::NearestRows;
 use crate::{
     args::DedupArgs,
     embeddings::Embeddings,
-    failure::{Exit, Failure, OrExit, at},
+    failure::{Exit, Failure, OrExit},
     subject::Subject,
     terminal::{Counter, counted, quoted, result, result_json},
+    unfinished::{Unfinished, may_write},
 };
 
 /// Queries that are searched together.
@@ -31,12 +32,13 @@ pub(crate) fn dedup(args: &DedupArgs) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, message));
     }
     let subject = Subject::open(Some(&args.run), &args.device.device)?;
+    let out = args.out.clone().unwrap_or_else(|| subject.run_dir.path().join("duplicates.jsonl"));
+    may_write(&out)?;
     let embeddings = Embeddings::open(&args.pictures, &subject)?;
     let pairs = pairs(&embeddings, args.cosine)?;
     let source = embeddings.source.as_ref();
     let groups = DuplicateGroup::of_pairs(source, Likeness::Embedding, pairs);
-    let out = args.out.clone().unwrap_or_else(|| subject.run_dir.path().join("duplicates.jsonl"));
-    std::fs::write(&out, duplicates_text(&groups)).map_err(at(&out))?;
+    Unfinished::write(&out, duplicates_text(&groups))?;
     let n: usize = groups.iter().map(|group| group.paths.len()).sum();
     if args.json {
         return result_json(&json!({

@@ -1,7 +1,7 @@
 //! `embed`: the features of every picture of a set, in its order.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -16,12 +16,13 @@ use twoview_pixels::Image;
 use crate::{
     args::{EmbedArgs, EmbedFormat},
     failure::{Exit, Failure, OrExit, at},
+    file_format::file_format,
     npy::write_npy_header,
     pictures,
     signals::Signals,
     subject::Subject,
     terminal::{Counter, note, result, result_json},
-    unfinished::Unfinished,
+    unfinished::{Unfinished, may_write},
 };
 
 /// `twoview embed`.
@@ -29,25 +30,27 @@ use crate::{
 /// # Errors
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn embed(args: &EmbedArgs) -> Result<(), Failure> {
+    let format = file_format(args.format, args.out.as_deref(), EmbedFormat::Npy)?;
     #[cfg(not(feature = "parquet"))]
-    if args.format == EmbedFormat::Parquet {
+    if format == EmbedFormat::Parquet {
         let message =
             "--format parquet: this program was built without it; build it with `--features parquet`, or write npy";
         return Err(Failure::new(Exit::Usage, message));
     }
     let subject = Subject::open(Some(&args.run), &args.device.device)?;
+    let out = args.out.clone().unwrap_or_else(|| subject.run_dir.path().join(format.file_name()));
+    let names = format.has_names_beside().then(|| names_beside(&out));
+    // Before the work, so that a path that cannot be written costs no waiting.
+    may_write(&out)?;
+    let mut rows = Rows::open(&out)?;
+    let unfinished = Unfinished::create(&out)?;
+    let unfinished_names = names.as_deref().map(Unfinished::create).transpose()?;
+
     let config = pictures::source_at(&args.data, &subject.file.data.source)?;
     let pictures = pictures::open(&config, args.split.into())?;
     let source = pictures.source;
     let dim = subject.encoder().feature_dim();
-    let out = args.out.clone().unwrap_or_else(|| subject.run_dir.path().join(args.format.file_name()));
-    let names = args.format.has_names_beside().then(|| names_beside(&out));
-    // Before the work, so that a path that cannot be written costs no waiting.
-    let unfinished = Unfinished::create(&out)?;
-    let unfinished_names = names.as_deref().map(Unfinished::create).transpose()?;
-
-    let identity = identity(&subject, &pictures.manifest.fingerprint, source.len())?;
-    let mut rows = Rows::open(&out, &identity, dim)?;
+    rows.begin(&identity(&subject, &pictures.manifest.fingerprint, source.len())?, dim)?;
     if rows.done > 0 {
         note(&format!("going on after {} of {} pictures", rows.done.min(source.len()), source.len()));
     }
@@ -56,7 +59,7 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<(), Failure> {
     let images_per_s = (source.len() - done) as f64 / begun.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
 
     let mut values = rows.reader()?;
-    match args.format {
+    match format {
         EmbedFormat::Npy => unfinished.finish(|file| {
             write_npy_header(&mut *file, source.len(), dim)?;
             io::copy(&mut values, file).map(drop)
@@ -116,21 +119,38 @@ struct Rows {
 }
 
 impl Rows {
-    fn open(out: &Path, identity: &str, dim: usize) -> Result<Self, Failure> {
+    /// Takes the file beside `out`; only one at a time may make its rows.
+    fn open(out: &Path) -> Result<Self, Failure> {
         let beside = |ending: &str| {
             let mut path = out.as_os_str().to_owned();
             path.push(ending);
             PathBuf::from(path)
         };
-        let (path, identity_path) = (beside(".rows"), beside(".rows.json"));
-        let is_same = fs::read_to_string(&identity_path).is_ok_and(|text| text == identity);
+        let (path, identity) = (beside(".rows"), beside(".rows.json"));
         let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let mut file = open.map_err(at(&path))?;
+        let file = open.map_err(at(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file, path, identity, done: 0 }),
+            Err(TryLockError::WouldBlock) => {
+                let message =
+                    format!("{} is being made by another process; wait for it, or name another --out", out.display());
+                Err(Failure::new(Exit::Run, message))
+            }
+            Err(TryLockError::Error(error)) => Err(at(&path)(error)),
+        }
+    }
+
+    /// Keeps the whole rows that are there if they are of the same pictures by the same encoder, and no other.
+    fn begin(&mut self, identity: &str, dim: usize) -> Result<(), Failure> {
+        let is_same = fs::read_to_string(&self.identity).is_ok_and(|text| text == identity);
         let row_bytes = 4 * dim as u64;
-        let done = if is_same { file.metadata().map_err(at(&path))?.len() / row_bytes } else { 0 };
-        file.set_len(done * row_bytes).and_then(|()| file.seek(SeekFrom::End(0))).map_err(at(&path))?;
-        fs::write(&identity_path, identity).map_err(at(&identity_path))?;
-        Ok(Self { file, path, identity: identity_path, done: usize::try_from(done).unwrap_or(usize::MAX) })
+        let path = &self.path;
+        let done = if is_same { self.file.metadata().map_err(at(path))?.len() / row_bytes } else { 0 };
+        let end = self.file.set_len(done * row_bytes).and_then(|()| self.file.seek(SeekFrom::End(0)));
+        end.map_err(at(path))?;
+        fs::write(&self.identity, identity).map_err(at(&self.identity))?;
+        self.done = usize::try_from(done).unwrap_or(usize::MAX);
+        Ok(())
     }
 
     /// Makes the rows that are missing.
@@ -172,8 +192,17 @@ impl Rows {
 
     /// Takes the files away: what they held stands elsewhere now.
     fn remove(self) {
-        let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_file(&self.identity);
+        let _ = self.file.set_len(0);
+    }
+}
+
+impl Drop for Rows {
+    /// Files without a row are no use to anyone.
+    fn drop(&mut self) {
+        if self.file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.identity);
+        }
     }
 }
 
@@ -190,7 +219,10 @@ enum EmbedError {
 
 /// The list of names that belongs to a file of features.
 pub(crate) fn names_beside(features: &Path) -> PathBuf {
-    features.with_extension("names.csv")
+    // Behind the whole name: features.npy and features.safetensors may lie side by side.
+    let mut path = features.as_os_str().to_owned();
+    path.push(".names.csv");
+    PathBuf::from(path)
 }
 
 /// The names in a list that [`embed`] wrote, in its order.
@@ -257,17 +289,22 @@ mod tests {
     fn whole_rows_of_the_same_set_are_kept() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let out = dir.path().join("features.npy");
-        let mut rows = Rows::open(&out, "these", 3).expect("rows");
+        let rows_of = |identity: &str| {
+            let mut rows = Rows::open(&out).expect("rows");
+            rows.begin(identity, 3).map(|()| rows).expect("rows")
+        };
+        let mut rows = rows_of("these");
         assert_eq!(rows.done, 0);
         // Two rows and a part of the third, as a kill leaves them.
         rows.file.write_all(&[1; 2 * 12 + 5]).expect("written");
+        assert!(Rows::open(&out).is_err_and(|refused| refused.exit == Exit::Run), "one at a time");
         drop(rows);
-        let mut again = Rows::open(&out, "these", 3).expect("rows");
+        let mut again = rows_of("these");
         assert_eq!(again.done, 2);
         let mut kept = Vec::new();
         again.reader().expect("a reader").read_to_end(&mut kept).expect("read");
         assert_eq!(kept, [1; 24]);
         drop(again);
-        assert_eq!(Rows::open(&out, "others", 3).expect("rows").done, 0);
+        assert_eq!(rows_of("others").done, 0);
     }
 }

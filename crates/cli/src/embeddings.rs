@@ -6,8 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use twoview_data::{Source, Split, escape_path};
-use twoview_eval::{ExtractError, stream_features};
+use twoview_data::{Source, Split, Subset, escape_path};
+use twoview_eval::{ExtractError, extract_features, stream_features};
 
 use crate::{
     args::PicturesArgs,
@@ -15,8 +15,9 @@ use crate::{
     failure::{Exit, Failure, OrExit, at},
     npy::read_npy,
     pictures,
+    spread::spread,
     subject::Subject,
-    terminal::Counter,
+    terminal::{Counter, program, quoted},
 };
 
 /// Pictures with their features.
@@ -38,7 +39,11 @@ impl Embeddings {
         let source = pictures::open(&config, Split::from(args.split))?.source;
         let dim = subject.encoder().feature_dim();
         let rows = match &args.embeddings {
-            Some(path) => read(path, source.as_ref(), dim)?,
+            Some(path) => {
+                let rows = read(path, source.as_ref(), dim)?;
+                are_of(subject, &source, &rows, path)?;
+                rows
+            }
             None => make(subject, source.as_ref())?,
         };
         Ok(Self { source, rows, dim })
@@ -66,6 +71,41 @@ pub(crate) fn make(subject: &Subject, source: &dyn Source) -> Result<Vec<f32>, F
     .or_exit(Exit::Data)?;
     counter.end();
     Ok(rows)
+}
+
+/// Pictures whose features are made again to see whose those in a file are.
+const COMPARED: usize = 4;
+
+/// Features that differ by more than this share of their length are not those of another device, but of another encoder.
+const SAME: f64 = 0.01;
+
+/// Makes the features of a few pictures again: those of another encoder, of another step of training or of pictures
+/// that were edited since fit in shape and name, and would be searched in without a word.
+fn are_of(subject: &Subject, source: &Arc<dyn Source>, rows: &[f32], path: &Path) -> Result<(), Failure> {
+    let dim = subject.encoder().feature_dim();
+    let compared = spread(&(0..source.len()).collect::<Vec<_>>(), COMPARED);
+    let some = Subset::new(Arc::clone(source), compared.clone());
+    let look = subject.look();
+    let made =
+        extract_features(&some, subject.encoder(), look.size_px, look.normalize, &|_, _| {}).or_exit(Exit::Data)?;
+    for (i, made) in compared.into_iter().zip(made.chunks_exact(dim)) {
+        let given = &rows[i * dim..(i + 1) * dim];
+        let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+        let difference = squares(&mut made.iter().zip(given).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        let length = squares(&mut made.iter().map(|value| f64::from(*value)));
+        if difference > SAME * length {
+            let message = format!(
+                "--embeddings {}: the features of {} are not what this run's encoder makes of it: they are another encoder's, of \
+                 another step, or the picture was edited; run `{} embed {}` on these pictures again",
+                path.display(),
+                source.name(i),
+                program(),
+                quoted(subject.run_dir.path())
+            );
+            return Err(Failure::new(Exit::Data, message));
+        }
+    }
+    Ok(())
 }
 
 /// What `embed --format npy` wrote about the same pictures.

@@ -86,7 +86,8 @@ pub(crate) enum UsedAs {
 }
 
 impl EncoderWeights {
-    /// What a run has come to: its newest checkpoint, or what was imported if it never trained.
+    /// What a run has come to: its newest checkpoint, what was imported if it never trained, or what it exported at its end
+    /// where the checkpoints are gone.
     ///
     /// # Errors
     /// [`Exit::Run`] where the run has neither, [`Exit::Model`] where the weights are damaged.
@@ -97,7 +98,12 @@ impl EncoderWeights {
                 (checkpoint.encoder(), Some(checkpoint.step()))
             }
             Err(CheckpointError::None(_)) if is_imported(run_dir) => (run_dir.exported_encoder(), None),
-            Err(error) => return Err(no_checkpoint(error)),
+            Err(error) if run_dir.exported_encoder().is_file() => {
+                let path = run_dir.exported_encoder();
+                note(&format!("warning: {error}; taking {}, as training left it", path.display()));
+                (path, None)
+            }
+            Err(error) => return Err(no_checkpoint(error, run_dir.path())),
         };
         let fresh = config.init(0, device).or_exit(Exit::Usage)?;
         let content = load_safetensors(&path).or_exit(Exit::Model)?;

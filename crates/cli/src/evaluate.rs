@@ -152,7 +152,7 @@ fn probe(args: &EvalArgs, probe: &Probe) -> Result<(), Failure> {
     let (outcomes, banks) =
         subject.climb(&labelled, centred_is_raw, |banks| probe.ask(banks, &subject.file, labelled.classes()))?;
     let Outcome { predictions, how, settings } = &outcomes.trained;
-    let protocol = subject.protocol(how, &banks);
+    let protocol = subject.protocol(how, &labelled)?;
     let score = |outcome: &Outcome| outcome.predictions.score();
     let scores = Rungs {
         raw_pixels: score(&outcomes.raw_pixels),
@@ -163,6 +163,7 @@ fn probe(args: &EvalArgs, probe: &Probe) -> Result<(), Failure> {
     let beaten =
         [("raw_pixels", scores.raw_pixels), ("centred_pixels", scores.centred_pixels), ("untrained", scores.untrained)];
     let mut line = json_of(predictions, &beaten, banks.chance(), labelled.classes());
+    line.insert("in_train".to_owned(), json!(labelled.n_shared(subject.look())?));
     line.extend(named(&subject, &protocol));
     if let Value::Object(settings) = settings {
         line.extend(settings.clone());
@@ -280,7 +281,7 @@ fn few_shot(args: &FewShotArgs) -> Result<(), Failure> {
         })
     })?;
     let how = format!("nearest class mean by cosine, {} draws of the labelled pictures", args.draws);
-    let protocol = subject.protocol(&how, &banks);
+    let protocol = subject.protocol(&how, &labelled)?;
     let points = |curve: &[FewShot]| serde_json::to_value(curve).or_exit(Exit::Bug);
     let line = Value::Object(Map::from_iter([
         ("trained".to_owned(), points(&curves.trained)?),

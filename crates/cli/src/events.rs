@@ -2,16 +2,16 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufReader},
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use twoview_report::{EventFile, StepRow, read_steps};
+use twoview_report::{EventFile, StepRow};
 use twoview_train::{MetricSink, RunDir, StepMetrics};
 
 use crate::{
-    failure::{Exit, Failure, OrExit, at},
+    failure::{Failure, at},
     unfinished::Unfinished,
 };
 
@@ -23,7 +23,7 @@ pub(crate) fn path(run: &Path) -> PathBuf {
 /// Writes all measurements so far. One file holds the whole run: made again, it replaces the one before.
 ///
 /// # Errors
-/// [`Exit::Io`] where it cannot be written.
+/// [`Exit::Io`](crate::failure::Exit::Io) where it cannot be written.
 pub(crate) fn write_events(run: &Path, steps: &[StepRow]) -> Result<PathBuf, Failure> {
     let path = path(run);
     if let Some(folder) = path.parent() {
@@ -41,14 +41,12 @@ pub(crate) fn write_events(run: &Path, steps: &[StepRow]) -> Result<PathBuf, Fai
 pub(crate) struct Events(EventFile<File>);
 
 impl Events {
-    /// Begins with the steps that a resumed run has made before; those after its checkpoint are gone from the measurements
-    /// already.
+    /// Begins with the steps that a resumed run has made before its checkpoint.
     ///
     /// # Errors
-    /// [`Exit::Io`] where it cannot be written, [`Exit::Run`] where the measurements cannot be read.
-    pub(crate) fn start(run_dir: &RunDir) -> Result<Self, Failure> {
-        let metrics = File::open(run_dir.metrics()).map_err(at(&run_dir.metrics()))?;
-        let path = write_events(run_dir.path(), &read_steps(BufReader::new(metrics)).or_exit(Exit::Run)?)?;
+    /// [`Exit::Io`](crate::failure::Exit::Io) where it cannot be written.
+    pub(crate) fn start(run_dir: &RunDir, earlier: &[StepRow]) -> Result<Self, Failure> {
+        let path = write_events(run_dir.path(), earlier)?;
         Ok(Self(EventFile::append(OpenOptions::new().append(true).open(&path).map_err(at(&path))?)))
     }
 }

@@ -18,10 +18,13 @@ use crate::{
     device,
     encoder_weights::{EncoderWeights, VIEW_KEY, View},
     failure::{Exit, Failure, OrExit, at},
+    file_format::file_format,
     labelled::look,
     model_card::ModelCard,
+    pictures::RunManifest,
     run_file::RunFile,
-    terminal::{result, result_json},
+    terminal::{note, result, result_json},
+    unfinished::{Unfinished, may_write},
 };
 
 /// `twoview export`.
@@ -29,23 +32,29 @@ use crate::{
 /// # Errors
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
+    let format = file_format(args.format, args.out.as_deref(), ExportFormat::Safetensors)?;
     let run_dir = RunDir::read_only(&args.run).or_exit(Exit::Run)?;
     let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
     let (_, device) = device::open(&args.device.device)?;
     let weights = EncoderWeights::of_run(&run_dir, &file.encoder, &device)?;
+    let manifest = RunManifest::read(&run_dir)?;
+    if let Some(unfinished) = manifest.unfinished(&file, weights.steps) {
+        note(&format!("warning: {}: {unfinished}", run_dir.path().display()));
+    }
     let look = look(&file)?;
     let view = View { size_px: look.size_px, normalize: file.normalize.clone() };
     let metadata = file_metadata(&file.encoder, &view)?;
     let out = args.out.clone().unwrap_or_else(|| {
-        run_dir.exported_encoder().with_extension(match args.format {
+        run_dir.exported_encoder().with_extension(match format {
             ExportFormat::Safetensors => "safetensors",
             ExportFormat::Onnx => "onnx",
         })
     });
+    may_write(&out)?;
     if let (None, Some(folder)) = (&args.out, out.parent()) {
         fs::create_dir_all(folder).map_err(at(folder))?;
     }
-    match args.format {
+    match format {
         ExportFormat::Safetensors => {
             let tensors = with_batch_counters(
                 named_tensors(&weights.encoder),
@@ -59,15 +68,15 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
             Failure { exit, error: error.into() }
         })?,
     }
-    let card = ModelCard::new(&run_dir, &file, &weights, view, (args.format, args.naming), &out)?;
+    let card = ModelCard::new(&run_dir, &manifest, &file, &weights, view, (format, args.naming), &out)?;
     let (card_json, card_md) = (beside(&out, "card.json"), beside(&out, "card.md"));
-    fs::write(&card_json, card.to_json()?).map_err(at(&card_json))?;
-    fs::write(&card_md, card.to_markdown()).map_err(at(&card_md))?;
+    Unfinished::write(&card_json, card.to_json()?)?;
+    Unfinished::write(&card_md, card.to_markdown())?;
     if args.json {
         return result_json(&json!({
             "file": escape_path(&out),
             "card": escape_path(&card_json),
-            "format": args.format.name(),
+            "format": format.name(),
             "feature_dim": weights.encoder.feature_dim(),
             "steps": weights.steps,
         }));

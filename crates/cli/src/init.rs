@@ -18,10 +18,13 @@ use crate::{
 /// # Errors
 /// [`Exit::Usage`] where the file exists or there is no such preset, [`Exit::Data`] where the pictures are not there.
 pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
-    let preset = PRESETS.iter().find(|preset| preset.name == args.preset).ok_or_else(|| {
-        let message = format!("--preset {}: there is no such preset; expected one of {}", args.preset, preset_names());
-        Failure::new(Exit::Usage, message)
-    })?;
+    let named = |name: &str| {
+        PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
+            let message = format!("--preset {name}: there is no such preset; expected one of {}", preset_names());
+            Failure::new(Exit::Usage, message)
+        })
+    };
+    let mut preset = named(args.preset.as_deref().unwrap_or("small"))?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("run.toml"));
     if out.exists() && !args.force {
         let message =
@@ -30,18 +33,25 @@ pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
     }
     let mut text = preset.text.to_owned();
     if let Some(data) = &args.data {
-        let file = RunFile::from_preset(preset.name, &[]).or_exit(Exit::Bug)?;
+        let mut file = RunFile::from_preset(preset.name, &[]).or_exit(Exit::Bug)?;
         if matches!(file.data.source, SourceConfig::Patterns { .. }) {
             let message = format!("--preset {} makes its own pictures; choose small or photos for yours", preset.name);
             return Err(Failure::new(Exit::Usage, message));
         }
-        let found = pictures::source_at(data, &file.data.source)?;
+        let mut found = pictures::source_at(data, &file.data.source)?;
+        let glance = pictures::glance(&found, FEW)?;
+        if args.preset.is_none() {
+            preset = named(pictures::preset_for(glance.side))?;
+            preset.text.clone_into(&mut text);
+            file = RunFile::from_preset(preset.name, &[]).or_exit(Exit::Bug)?;
+            found = pictures::source_at(data, &file.data.source)?;
+        }
         // One line of the text says where the pictures are; everything else, comments too, stays as it is.
         let source = toml::Value::try_from(&found).or_exit(Exit::Usage)?;
         let line = text.lines().find(|line| line.starts_with("source = ")).map(str::to_owned);
         let line = line.ok_or_else(|| Failure::new(Exit::Bug, "the preset has no line for its source"))?;
         text = text.replacen(&line, &format!("source = {}", inline(&source)), 1);
-        text = with_fitting_batch(text, &found, file.data.batch_size)?;
+        text = with_fitting_batch(text, glance.n_pictures, file.data.batch_size);
     }
     // What is written can be read.
     RunFile::from_text(&out.display().to_string(), &text).or_exit(Exit::Bug)?;
@@ -49,7 +59,7 @@ pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
     if let Some(folder) = folder {
         std::fs::create_dir_all(folder).map_err(at(folder))?;
     }
-    Unfinished::create(&out)?.finish(|file| std::io::Write::write_all(file, text.as_bytes()))?;
+    Unfinished::write(&out, &text)?;
     if args.json {
         return result_json(&json!({ "file": out.display().to_string(), "preset": preset.name }));
     }
@@ -59,18 +69,17 @@ pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
     result(&format!("next     {} pretrain {}{folder}", program(), quoted(&out)))
 }
 
-/// The text with all pictures as the batch where they are fewer than a batch of the preset, so that it can be trained
+/// So many pictures are decoded to see which of them training would leave out; more are enough for a batch either way.
+const FEW: usize = 1024;
+
+/// The text with all `n` pictures as the batch where they are fewer than a batch of the preset, so that it can be trained
 /// with as it is.
-///
-/// # Errors
-/// As [`pictures::count`].
-fn with_fitting_batch(text: String, source: &SourceConfig, batch_size: usize) -> Result<String, Failure> {
-    let n = pictures::count(source, 2 * batch_size)?;
+fn with_fitting_batch(text: String, n: usize, batch_size: usize) -> String {
     if n >= batch_size || n < 2 {
-        return Ok(text);
+        return text;
     }
     note(&format!("data.batch_size = {n}, all pictures there are, where the preset has {batch_size}"));
-    Ok(text.replacen(&format!("\nbatch_size = {batch_size}\n"), &format!("\nbatch_size = {n}\n"), 1))
+    text.replacen(&format!("\nbatch_size = {batch_size}\n"), &format!("\nbatch_size = {n}\n"), 1)
 }
 
 /// A table on one line.

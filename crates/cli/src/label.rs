@@ -19,7 +19,7 @@ use crate::{
     pictures,
     subject::Subject,
     terminal::{note, result, result_json},
-    unfinished::Unfinished,
+    unfinished::{Unfinished, may_write},
 };
 
 /// `twoview label`.
@@ -34,6 +34,7 @@ pub(crate) fn label(args: &LabelArgs) -> Result<(), Failure> {
         let message = format!("--out {}: this is one of the tables that are read; name another", args.out.display());
         return Err(Failure::new(Exit::Usage, message));
     }
+    may_write(&args.out)?;
     let mut subject = Subject::open(Some(&args.run), &args.device.device)?;
     subject.file.data.source =
         pictures::source_or_own(args.pictures.data.as_deref(), "--in", &subject.file.data.source)?;

@@ -1,6 +1,6 @@
 //! Labelled pictures, and the features that an encoder or the pictures themselves give of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use twoview_data::{Source, Split as Part, Subset};
 use twoview_encoder::FrozenEncoder;
@@ -22,6 +22,8 @@ use crate::{
 pub(crate) struct Labelled {
     train: Arc<dyn Source>,
     test: Test,
+    /// How many test pictures are training pictures too, once it was looked at.
+    shared: OnceLock<usize>,
 }
 
 /// Which pictures test.
@@ -75,7 +77,7 @@ impl Labelled {
                 ),
             ));
         }
-        let labelled = Self { train, test: Test::Source(test) };
+        let labelled = Self { train, test: Test::Source(test), shared: OnceLock::new() };
         labelled.require_two_classes()?;
         Ok(labelled)
     }
@@ -88,7 +90,7 @@ impl Labelled {
         require_labels(all.as_ref(), "--train", "--labels")?;
         let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
         let split = Split::stratified(&labels, HELD_OUT, 0).or_exit(Exit::Data)?;
-        let labelled = Self { train: all, test: Test::HeldOut(split) };
+        let labelled = Self { train: all, test: Test::HeldOut(split), shared: OnceLock::new() };
         labelled.require_two_classes()?;
         Ok(labelled)
     }
@@ -134,10 +136,32 @@ impl Labelled {
     /// # Errors
     /// [`Exit::Data`] where a picture cannot be read.
     pub(crate) fn pixels(&self, look: Look) -> Result<Banks, Failure> {
-        self.banks("pixels", |source, counter| {
+        let banks = self.banks("pixels", |source, counter| {
             let side = look.size_px.min(PIXELS_PX);
             FeatureBank::from_pixels(source, side, &|done, total| counter.at(done, total)).or_exit(Exit::Data)
-        })
+        })?;
+        self.shared.get_or_init(|| {
+            let (shared, n) = (banks.train.n_shared(&banks.test), banks.test.len());
+            if shared > 0 {
+                note(&format!(
+                    "warning: {shared} of {n} test pictures are among the training pictures, pixel for pixel: the answers \
+                     flatter whatever remembers them"
+                ));
+            }
+            shared
+        });
+        Ok(banks)
+    }
+
+    /// How many test pictures are training pictures too; the first time that this is asked, it is said aloud.
+    ///
+    /// # Errors
+    /// As [`Self::pixels`].
+    pub(crate) fn n_shared(&self, look: Look) -> Result<usize, Failure> {
+        if self.shared.get().is_none() {
+            self.pixels(look)?;
+        }
+        Ok(self.shared.get().copied().unwrap_or(0))
     }
 
     /// What a frozen encoder makes of them.

@@ -6,8 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
-    io::{self, BufReader, IsTerminal as _, Stderr, Write as _},
+    io::{self, IsTerminal as _, Stderr, Write as _},
     panic,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError, TryLockError},
@@ -24,7 +23,7 @@ use ratatui::{
     text::{Line, Span},
     widgets::{Axis, Block, Chart, Dataset, Gauge, GraphType, Paragraph},
 };
-use twoview_report::{KnnRow, StepRow, read_steps};
+use twoview_report::{KnnRow, StepRow};
 use twoview_train::{MetricSink, RunDir, StepMetrics};
 
 use crate::{
@@ -169,13 +168,11 @@ impl LiveView {
     ///
     /// # Errors
     /// [`Exit::Usage`] where stderr is none.
-    pub(crate) fn start(run: &RunDir, total_steps: u64, done: u64) -> Result<Self, Failure> {
+    pub(crate) fn start(run: &RunDir, total_steps: u64, done: u64, earlier: &[StepRow]) -> Result<Self, Failure> {
         let size = check_terminal()?;
         let terminal = drawing(size).map_err(at(Path::new("the terminal")))?;
         let mut curves = Curves::new(run.path().display().to_string(), total_steps, done);
-        // Curves that cannot be read any more are no reason not to go on.
-        let earlier = File::open(run.metrics()).ok().and_then(|file| read_steps(BufReader::new(file)).ok());
-        earlier.iter().flatten().for_each(|row| curves.take_earlier(row));
+        earlier.iter().for_each(|row| curves.take_earlier(row));
         leave_in_a_panic();
         enter();
         let mut view = Self { terminal, size, curves, drawn: None, cleaned: Instant::now() };

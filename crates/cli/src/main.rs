@@ -29,6 +29,7 @@ mod export;
 mod failure;
 #[cfg(feature = "fetch")]
 mod fetch;
+mod file_format;
 mod import;
 mod init;
 mod label;
@@ -37,6 +38,7 @@ mod list;
 #[cfg(feature = "live")]
 mod live;
 mod man;
+mod measurements;
 mod metrics_csv;
 mod model_card;
 mod npy;

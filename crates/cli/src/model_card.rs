@@ -12,6 +12,7 @@ use crate::{
     failure::{Exit, Failure, OrExit, at},
     pictures::RunManifest,
     run_file::RunFile,
+    run_plan::total_steps,
     terminal::note,
 };
 
@@ -27,16 +28,16 @@ impl ModelCard {
     /// Describes `file`, which was just written from `weights`.
     ///
     /// # Errors
-    /// [`Exit::Run`] where the run has no manifest, [`Exit::Io`] where `file` cannot be read.
+    /// [`Exit::Io`] where `file` cannot be read.
     pub(crate) fn new(
         run_dir: &RunDir,
+        manifest: &RunManifest,
         run_file: &RunFile,
         weights: &EncoderWeights,
         view: View,
         (format, naming): (ExportFormat, Naming),
         file: &Path,
     ) -> Result<Self, Failure> {
-        let manifest = RunManifest::read(run_dir)?;
         let (bytes, sha256) = sha256_of(file).map_err(at(file))?;
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let encoder = *weights.encoder.config();
@@ -74,6 +75,8 @@ impl ModelCard {
                 "output": "features [batch, feature_dim]",
             })),
             "steps": weights.steps,
+            // What training was to come to.
+            "total_steps": (!was_imported).then(|| total_steps(run_file, manifest.data.pictures)).flatten(),
             "data": data,
             "weights": manifest.weights,
             "scores": scores(run_dir),
@@ -115,10 +118,18 @@ impl ModelCard {
         if let Some(opset) = card["onnx"]["opset"].as_u64() {
             line("onnx", format!("opset {opset}; input `images`, output `features`; batch, height and width are free"));
         }
-        match card["steps"].as_u64() {
-            Some(steps) => line("trained", format!("{steps} steps, without labels unless the loss says otherwise")),
-            None => line("trained", "not by twoview".to_owned()),
-        }
+        let learned = "without labels unless the loss says otherwise";
+        line(
+            "trained",
+            match (card["steps"].as_u64(), card["total_steps"].as_u64()) {
+                (Some(steps), Some(total)) if steps < total => {
+                    format!("{steps} of {total} steps, {learned}: **training has not ended**")
+                }
+                (Some(steps), _) => format!("{steps} steps, {learned}"),
+                (None, Some(total)) => format!("{total} steps, {learned}"),
+                (None, None) => "not by twoview".to_owned(),
+            },
+        );
         if let Some(data) = card["data"].as_object() {
             line("pictures", format!("{}, fingerprint {}", data["pictures"], data["fingerprint"]));
         }

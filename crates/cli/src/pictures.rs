@@ -20,8 +20,9 @@ use twoview_train::RunDir;
 use crate::{
     encoder_weights::{UsedAs, WeightsOrigin},
     failure::{Exit, Failure, OrExit},
-    run_file::SourceConfig,
-    terminal::{Counter, counted, note},
+    run_file::{RunFile, SourceConfig},
+    run_plan::total_steps,
+    terminal::{Counter, counted, note, program},
 };
 
 /// Pictures with what is known about them as a whole.
@@ -60,13 +61,25 @@ impl RunManifest {
         self.weights.as_ref().is_some_and(|origin| origin.used_as == UsedAs::Imported)
     }
 
+    /// That training is not at its end after so many steps, in words; `None` where it is.
+    pub(crate) fn unfinished(&self, file: &RunFile, steps: Option<u64>) -> Option<String> {
+        let (steps, total) = (steps?, total_steps(file, self.data.pictures)?);
+        (steps < total).then(|| format!("training has not ended; the encoder is that of step {steps} of {total}"))
+    }
+
     /// The manifest of a run.
     ///
     /// # Errors
     /// [`Exit::Run`] where there is none.
     pub(crate) fn read(run_dir: &RunDir) -> Result<Self, Failure> {
         let path = run_dir.manifest();
-        let unreadable = |error: &dyn fmt::Display| Failure::new(Exit::Run, format!("{}: {error}", path.display()));
+        let unreadable = |error: &dyn fmt::Display| {
+            let message = format!(
+                "{}: {error}; it says what the run is and cannot be made again: begin a new run with the configuration beside it",
+                path.display()
+            );
+            Failure::new(Exit::Run, message)
+        };
         let text = fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
         serde_json::from_str(&text).map_err(|error| unreadable(&error))
     }
@@ -135,14 +148,22 @@ pub(crate) fn open(config: &SourceConfig, split: Split) -> Result<Pictures, Fail
     }
 }
 
-/// How many pictures training would find. Of a folder with more than `few` files only the headers are read: how many of so
-/// many are broken further in does not matter here.
+/// What training would find.
+pub(crate) struct Glance {
+    pub(crate) n_pictures: usize,
+    /// As [`shorter_side`].
+    pub(crate) side: u32,
+}
+
+/// Looks at pictures as training does, but of a folder with more than `few` files only at the headers: how many of so many
+/// are broken further in does not matter here.
 ///
 /// # Errors
 /// As [`open`].
-pub(crate) fn count(config: &SourceConfig, few: usize) -> Result<usize, Failure> {
+pub(crate) fn glance(config: &SourceConfig, few: usize) -> Result<Glance, Failure> {
     let SourceConfig::Folder { root, roots, list, labels, .. } = config else {
-        return Ok(open(config, Split::Train)?.source.len());
+        let pictures = open(config, Split::Train)?;
+        return Ok(Glance { n_pictures: pictures.source.len(), side: shorter_side(&pictures) });
     };
     let roots = root.iter().chain(roots).cloned().collect();
     let files = PictureFiles { roots, list: list.clone(), labels: labels.clone() };
@@ -150,8 +171,23 @@ pub(crate) fn count(config: &SourceConfig, few: usize) -> Result<usize, Failure>
     let counter = Counter::start("reading pictures", 0);
     let source = FolderSource::open_files(&files, &config, &|done, total| counter.at(done, total)).map_err(unusable)?;
     counter.end();
-    Ok(source.len())
+    let report = source.report();
+    Ok(Glance { n_pictures: source.len(), side: report.width.median.min(report.height.median) })
 }
+
+/// The preset for pictures of this size.
+pub(crate) fn preset_for(side: u32) -> &'static str {
+    let preset = if side < LARGE_PX { "small" } else { "photos" };
+    note(&format!(
+        "preset: {preset} (the pictures are about {side} px on their shorter side); \
+         `{} config show --preset {preset}` shows it",
+        program()
+    ));
+    preset
+}
+
+/// Pictures at least this large are treated as photographs.
+const LARGE_PX: u32 = 64;
 
 /// As [`open`], but of STL-10 the labelled part: what evaluation compares.
 ///
@@ -211,7 +247,17 @@ pub(crate) fn source_or_own(named: Option<&Path>, flag: &str, own: &SourceConfig
             let message = format!("the run has no pictures of its own, as it was imported; name some with {flag} DATA");
             Err(Failure::new(Exit::Usage, message))
         }
-        None => Ok(own.clone()),
+        None => match own.gone() {
+            Some(path) => {
+                let message = format!(
+                    "the run's pictures are not where they were: there is no {}; say where they are with {flag} DATA, or in \
+                     data.source of the run's config.resolved.toml",
+                    path.display()
+                );
+                Err(Failure::new(Exit::Data, message))
+            }
+            None => Ok(own.clone()),
+        },
     }
 }
 

@@ -12,6 +12,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 use twoview_data::{LoadError, Replaced, Source, Split, escape_path};
 use twoview_encoder::{named_tensors, save_safetensors, with_batch_counters};
+use twoview_report::StepRow;
 use twoview_train::{
     Checkpoint, CheckpointError, Ended, Job, JsonLines, MetricSink, RunDir, RunDirError, StepError, StepMetrics,
     TrainError, TrainState, Watch, run,
@@ -24,6 +25,7 @@ use crate::{
     events::{self, Events},
     export::n_batches,
     failure::{Exit, Failure, OrExit, at},
+    measurements::measurements,
     online::Online,
     pictures::{self, Manifest, Pictures, RunManifest, with_settable_limit},
     run_file::{RunFile, SourceConfig},
@@ -113,6 +115,14 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
     let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
     check(&file).or_exit(Exit::Usage)?;
     let manifest = same_experiment(&run_dir, &file)?;
+    if let Some(path) = file.data.source.gone() {
+        let message = format!(
+            "the run's pictures are not where they were: there is no {}; say where they are in data.source of {}, and resume again",
+            path.display(),
+            run_dir.config().display()
+        );
+        return Err(Failure::new(Exit::Data, message));
+    }
     let pictures =
         pictures::open(&file.data.source, Split::Train)?.knowing_duplicates(file.data.duplicates.as_deref())?;
     same_data(&run_dir, manifest, pictures.manifest, args.accept_data_change)?;
@@ -125,12 +135,17 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
             (checkpoint.load(fresh).or_exit(Exit::Model)?, checkpoint.metrics_bytes())
         }
         Err(CheckpointError::None(_)) if file.start.is_some() => {
-            let message =
-                "the run ended before it had stored the weights it starts from; begin it again with `twoview pretrain`";
+            let message = format!(
+                "the run ended before it had stored the weights it starts from; {}",
+                begin_again(run_dir.path())
+            );
             return Err(Failure::new(Exit::Run, message));
         }
-        Err(CheckpointError::None(_)) => (fresh, 0),
-        Err(error) => return Err(no_checkpoint(error)),
+        Err(CheckpointError::None(_)) => {
+            require_untrained(&run_dir, plan.save_every)?;
+            (fresh, 0)
+        }
+        Err(error) => return Err(no_checkpoint(error, run_dir.path())),
     };
     note(&format!("resuming after step {} of {}", state.step, plan.schedule.total_steps()));
     // A run whose events were written goes on writing them: half a curve would mislead.
@@ -196,14 +211,44 @@ pub(crate) fn no_run_dir(error: RunDirError) -> Failure {
     }
 }
 
-/// The exit code of a checkpoint that cannot be had.
-pub(crate) fn no_checkpoint(error: CheckpointError) -> Failure {
-    let exit = match &error {
-        CheckpointError::Io { .. } => Exit::Io,
-        CheckpointError::None(_) => Exit::Run,
-        _ => Exit::Model,
+/// Refuses to train from the beginning, over what is there, because somebody removed the checkpoints.
+fn require_untrained(run_dir: &RunDir, save_every: u64) -> Result<(), Failure> {
+    let n_steps = measurements(run_dir).last().map_or(0, |last| last.step);
+    let is_exported = run_dir.exported_encoder().is_file();
+    if !is_exported && n_steps <= save_every {
+        return Ok(());
+    }
+    let what = if is_exported {
+        "there is an encoder in its export folder"
+    } else {
+        &format!("{n_steps} steps have been measured")
     };
-    Failure { exit, error: error.into() }
+    let message = format!(
+        "{} has no checkpoint left, though {what}: going on would train from the first step, over what is there; put the \
+         checkpoints back, or {}",
+        run_dir.path().display(),
+        begin_again(run_dir.path())
+    );
+    Err(Failure::new(Exit::Run, message))
+}
+
+/// What remains to be done about a run that cannot go on.
+fn begin_again(run: &Path) -> String {
+    format!("begin a new run with `{} pretrain {}`", program(), quoted(&run.join("config.resolved.toml")))
+}
+
+/// The exit code of a checkpoint that cannot be had, and what can be done.
+pub(crate) fn no_checkpoint(error: CheckpointError, run: &Path) -> Failure {
+    let (exit, remedy) = match &error {
+        CheckpointError::Io { .. } => (Exit::Io, None),
+        CheckpointError::None(_) => (Exit::Run, Some(format!("`{} resume {}` starts it over", program(), quoted(run)))),
+        CheckpointError::AllDamaged { .. } => (Exit::Model, Some(begin_again(run))),
+        _ => (Exit::Model, None),
+    };
+    match remedy {
+        Some(remedy) => Failure::new(exit, format!("{error}; {remedy}")),
+        None => Failure { exit, error: error.into() },
+    }
 }
 
 /// Trains from `state` to the end of the plan, showing progress, and exports the encoder.
@@ -234,9 +279,12 @@ pub(crate) fn train(
     }
     let mut replaced = ReplacedLog { path: run_dir.bad_files() };
     let mut last = Last(None);
-    let mut events = shown.tensorboard.then(|| Events::start(&run_dir)).transpose()?;
-    let mut live = shown.live.then(|| live_view(&run_dir, total, before)).transpose()?;
+    let earlier = if before > 0 { measurements(&run_dir) } else { Vec::new() };
+    let mut events = shown.tensorboard.then(|| Events::start(&run_dir, &earlier)).transpose()?;
+    let mut live = shown.live.then(|| live_view(&run_dir, total, before, &earlier)).transpose()?;
     let mut bar = TrainingBar::start(total, before, &plan.loss, live.is_none());
+    earlier.iter().filter_map(|step| step.loss).for_each(|loss| bar.smooth_loss(loss.into()));
+    drop(earlier);
     let mut sinks: Vec<&mut dyn MetricSink> = vec![&mut log, &mut bar, &mut replaced, &mut last];
     if let Some(events) = &mut events {
         sinks.push(events);
@@ -316,14 +364,19 @@ fn check_live() -> Result<(), Failure> {
 /// # Errors
 /// [`Exit::Usage`] where there is no terminal to draw on.
 #[cfg(feature = "live")]
-fn live_view(run_dir: &RunDir, total_steps: u64, done: u64) -> Result<Box<dyn MetricSink>, Failure> {
-    Ok(Box::new(crate::live::LiveView::start(run_dir, total_steps, done)?))
+fn live_view(
+    run_dir: &RunDir,
+    total_steps: u64,
+    done: u64,
+    earlier: &[StepRow],
+) -> Result<Box<dyn MetricSink>, Failure> {
+    Ok(Box::new(crate::live::LiveView::start(run_dir, total_steps, done, earlier)?))
 }
 
 /// # Errors
 /// As [`check_live`].
 #[cfg(not(feature = "live"))]
-fn live_view(_: &RunDir, _: u64, _: u64) -> Result<Box<dyn MetricSink>, Failure> {
+fn live_view(_: &RunDir, _: u64, _: u64, _: &[StepRow]) -> Result<Box<dyn MetricSink>, Failure> {
     check_live()?;
     Err(Failure::new(Exit::Bug, "there is no live view"))
 }
@@ -425,12 +478,7 @@ pub(crate) fn choose(input: &Path, config: &ConfigArgs) -> Result<(RunFile, Pict
     // alike, so that source stays whichever is picked.
     let small = at_input("small")?;
     let pictures = pictures::open(&small.data.source, Split::Train).map_err(with_settable_limit)?;
-    let side = pictures::shorter_side(&pictures);
-    let preset = if side < LARGE_PX { "small" } else { "photos" };
-    note(&format!(
-        "preset: {preset} (the pictures are about {side} px on their shorter side); \
-         `twoview config show --preset {preset}` shows it"
-    ));
+    let preset = pictures::preset_for(pictures::shorter_side(&pictures));
     let mut file = at_input(preset)?;
     file.data.source = small.data.source;
     fit_batch(&mut file, &pictures, sets);
@@ -451,9 +499,6 @@ fn absolute(file: &mut RunFile) -> Result<(), Failure> {
     file.make_paths_absolute()
         .map_err(|(path, error)| Failure::new(Exit::Data, format!("cannot find {}: {error}", path.display())))
 }
-
-/// Pictures at least this large are treated as photographs.
-const LARGE_PX: u32 = 64;
 
 /// The name that runs of `input` are called by.
 fn stem(input: &Path) -> String {
@@ -480,9 +525,10 @@ fn same_experiment(run_dir: &RunDir, file: &RunFile) -> Result<RunManifest, Fail
     Err(Failure::new(
         Exit::Run,
         format!(
-            "{} was edited since the run began: {}; undo that, or begin a new run with `twoview pretrain`",
+            "{} was edited since the run began: {}; undo that, or {}",
             run_dir.config().display(),
-            changed.join("; ")
+            changed.join("; "),
+            begin_again(run_dir.path())
         ),
     ))
 }

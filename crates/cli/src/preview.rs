@@ -1,6 +1,6 @@
 //! `preview`: a contact sheet of what the augmentations do to one's own pictures.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 use twoview_augment::{Augment, MultiCrop, MultiCropConfig, Recipe, ViewKey, ViewPlan};
@@ -10,10 +10,11 @@ use twoview_report::{Cell, contact_sheet};
 
 use crate::{
     args::{ConfigArgs, PreviewArgs},
-    failure::{Exit, Failure, OrExit, at},
+    failure::{Exit, Failure, OrExit},
     pretrain::choose,
     run_file::{RunFile, did_you_mean, preset_names},
     terminal::{note, result, result_json},
+    unfinished::Unfinished,
 };
 
 /// The name of a preset that is no list but two.
@@ -95,7 +96,7 @@ pub(crate) fn preview(args: &PreviewArgs) -> Result<(), Failure> {
     let (rows, plans) = rows(&*pictures.source, &views, seed, args.grid)?;
     let sheet = contact_sheet(&rows, views.size_px()).or_exit(Exit::Data)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("preview.png"));
-    fs::write(&out, encode_png(&sheet).or_exit(Exit::Data)?).map_err(at(&out))?;
+    Unfinished::write(&out, encode_png(&sheet).or_exit(Exit::Data)?)?;
 
     let (pictures, columns) = (rows.len(), args.grid.1);
     if args.json {

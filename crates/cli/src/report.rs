@@ -1,9 +1,7 @@
 //! `report`: one page about a run that opens offline.
 
 use std::{
-    env,
-    fs::{self, File},
-    io::BufReader,
+    env, fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -15,7 +13,7 @@ use twoview_eval::{KMeans, KMeansConfig, NearestRows, PrincipalComponents, neigh
 use twoview_pixels::{Filter, Image, Planes, Workspace, resize_center_crop};
 use twoview_report::{
     Confusion, EmbeddingMap, Fact, GalleryRow, MapNeighbour, MapPicture, Pair, PairList, Picture, Projection,
-    Reference, Report, Rung, ScoreLadder, Section, StepRow, figures, html, read_steps,
+    Reference, Report, Rung, ScoreLadder, Section, StepRow, figures, html,
 };
 use twoview_train::RunDir;
 
@@ -23,6 +21,7 @@ use crate::{
     args::ReportArgs,
     events::write_events,
     failure::{Exit, Failure, OrExit, at},
+    measurements::measurements,
     metrics_csv::write_metrics_csv,
     pictures::{self, RunManifest},
     preview,
@@ -31,7 +30,7 @@ use crate::{
     spread::spread,
     subject::Subject,
     terminal::{Counter, note, quoted, result, result_json},
-    unfinished::Unfinished,
+    unfinished::{Unfinished, may_write},
 };
 
 /// Side of a picture on the map, in pixels.
@@ -60,10 +59,10 @@ const FIGURE_ZOOM: f32 = 2.0;
 pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
     let subject = Subject::open(args.run.as_deref(), &args.device.device)?;
     let run = subject.run_dir.path().to_owned();
-    let steps = match File::open(subject.run_dir.metrics()) {
-        Ok(file) => read_steps(BufReader::new(file)).or_exit(Exit::Run)?,
-        Err(_) => Vec::new(),
-    };
+    let out = args.out.clone().unwrap_or_else(|| run.join("report.html"));
+    may_write(&out)?;
+    // What was imported has measured nothing.
+    let steps = if subject.run_dir.metrics().is_file() { measurements(&subject.run_dir) } else { Vec::new() };
     let manifest = fs::read_to_string(subject.run_dir.manifest())
         .ok()
         .and_then(|text| serde_json::from_str::<RunManifest>(&text).ok());
@@ -73,7 +72,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
         made: now(),
         program: format!("twoview {}", env!("CARGO_PKG_VERSION")),
         data: data_facts(manifest.as_ref()),
-        environment: environment(&args.device.device),
+        environment: environment(&subject.device_name),
         config: fs::read_to_string(subject.run_dir.config()).ok(),
         steps: if steps.is_empty() {
             Section::Hint("The run has no measurements.".to_owned())
@@ -96,20 +95,19 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
             }
         }
     }
-    let out = args.out.clone().unwrap_or_else(|| run.join("report.html"));
     let text = html(&page).or_exit(Exit::Bug)?;
-    Unfinished::create(&out)?.finish(|file| std::io::Write::write_all(file, text.as_bytes()))?;
+    Unfinished::write(&out, &text)?;
     let figure_dir = args.figures.then(|| run.join("figures"));
     if let Some(folder) = &figure_dir {
         fs::create_dir_all(folder).map_err(at(folder))?;
         for figure in figures(&page) {
             let path = folder.join(format!("{}.svg", figure.name));
-            fs::write(&path, &figure.svg).map_err(at(&path))?;
+            Unfinished::write(&path, &figure.svg)?;
             #[cfg(feature = "png")]
             {
                 let png = twoview_report::figure_png(&figure, FIGURE_ZOOM).or_exit(Exit::Bug)?;
                 let path = path.with_extension("png");
-                fs::write(&path, png).map_err(at(&path))?;
+                Unfinished::write(&path, png)?;
             }
         }
     }
@@ -183,7 +181,8 @@ fn environment(device: &str) -> Vec<Fact> {
 }
 
 fn warnings(subject: &Subject, steps: &[StepRow]) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> =
+        subject.unfinished().map(|words| format!("{}.", capital(words))).into_iter().collect();
     if let Some(rank) = steps.last().and_then(|step| step.effective_rank)
         && rank < 2.0
     {
@@ -199,7 +198,11 @@ fn warnings(subject: &Subject, steps: &[StepRow]) -> Vec<String> {
     warnings
 }
 
-/// The ladders of `scores.json`, the confusions of the first, and lines for the curve of the nearest neighbours.
+fn capital(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
 /// The event file of a run that nobody trains: one who does writes to it.
 fn events(run: &Path, steps: &[StepRow]) -> Result<Option<PathBuf>, Failure> {
     match RunDir::open(run) {
@@ -211,6 +214,7 @@ fn events(run: &Path, steps: &[StepRow]) -> Result<Option<PathBuf>, Failure> {
     }
 }
 
+/// The ladders of `scores.json`, the confusions of the first, and lines for the curve of the nearest neighbours.
 fn add_scores(page: &mut Report, all: &Map<String, Value>, run: &std::path::Path) {
     let run = quoted(run);
     let mut ladders = Vec::new();

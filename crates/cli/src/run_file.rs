@@ -199,6 +199,24 @@ impl SourceConfig {
         matches!(self, Self::Folder { root: None, roots, list: None, labels: None, .. } if roots.is_empty())
     }
 
+    /// What was written down and is not there any more.
+    pub(crate) fn gone(&self) -> Option<&Path> {
+        let paths: Vec<&PathBuf> = match self {
+            Self::Folder { root, roots, list, labels, .. } => {
+                root.iter().chain(roots).chain(list).chain(labels).collect()
+            }
+            Self::Patterns { .. } => Vec::new(),
+            Self::Cifar { root, .. }
+            | Self::Stl { root, .. }
+            | Self::Idx { root }
+            | Self::Tar { root, .. }
+            | Self::Parquet { root, .. }
+            | Self::Pack { root, .. } => vec![root],
+        };
+        // Of shards by a pattern, the folder.
+        paths.into_iter().map(PathBuf::as_path).find(|path| crate::pictures::absolute(path).is_err())
+    }
+
     /// Where the pictures lie, for the command line to fill in; `None` for what is made by the program.
     pub(crate) fn root_mut(&mut self) -> Option<&mut PathBuf> {
         match self {

@@ -50,7 +50,7 @@ pub(crate) enum PlanError {
     )]
     FewPictures { got: usize, pictures: usize },
     #[error("data")]
-    Loader(LoaderError),
+    Loader(#[source] LoaderError),
     #[error("{key}")]
     Span { key: &'static str, source: SpanError },
     #[error("schedule")]
@@ -188,6 +188,13 @@ impl RunPlan {
     pub(crate) fn fresh_state(&self, file: &RunFile, device: &Device) -> Result<TrainState, PlanError> {
         Ok(TrainState { network: self.network.init(file.seed, device)?, optimizer: file.optimizer.init()?, step: 0 })
     }
+}
+
+/// The steps that a run over so many pictures comes to; `None` where they are no whole batch.
+pub(crate) fn total_steps(file: &RunFile, n_pictures: usize) -> Option<u64> {
+    // The loader leaves out what fills no batch.
+    let per_epoch = n_pictures.checked_div(file.data.batch_size)? as u64;
+    file.length.steps(per_epoch, file.data.batch_size as u64).ok()
 }
 
 /// Checks channel statistics.

@@ -15,6 +15,7 @@ use crate::{
     pictures,
     subject::Subject,
     terminal::{note, result, result_json},
+    unfinished::{Unfinished, may_write},
 };
 
 /// Side of a picture on the sheet, in pixels.
@@ -29,6 +30,7 @@ const SHEET_ROWS: usize = 50;
 /// [`Failure`] with the exit code of its cause.
 pub(crate) fn search(args: &SearchArgs) -> Result<(), Failure> {
     let subject = Subject::open(Some(&args.run), &args.device.device)?;
+    args.sheet.as_deref().map_or(Ok(()), may_write)?;
     let queries = open_queries(&args.query, &subject)?;
     let Embeddings { source, rows, dim } = Embeddings::open(&args.pictures, &subject)?;
     let query_rows = embeddings::make(&subject, queries.as_ref())?;
@@ -109,5 +111,5 @@ fn write_sheet(
         sheet.push(row);
     }
     let sheet = contact_sheet(&sheet, SHEET_PX).or_exit(Exit::Data)?;
-    fs::write(path, encode_png(&sheet).or_exit(Exit::Bug)?).map_err(at(path))
+    Unfinished::write(path, encode_png(&sheet).or_exit(Exit::Bug)?)
 }

@@ -7,8 +7,8 @@ use std::{
 
 use burn::tensor::Device;
 use serde_json::json;
-use twoview_data::ImageSource;
-use twoview_encoder::{EncoderConfig, FrozenEncoder, ResNet};
+use twoview_data::{ImageSource, Source};
+use twoview_encoder::{FrozenEncoder, ResNet};
 use twoview_eval::{Rungs, extract_features};
 use twoview_pixels::Image;
 use twoview_train::RunDir;
@@ -18,6 +18,7 @@ use crate::{
     encoder_weights::EncoderWeights,
     failure::{Exit, Failure, OrExit},
     labelled::{Banks, Labelled, Look, look},
+    pictures::RunManifest,
     run_file::RunFile,
     terminal::note,
 };
@@ -27,7 +28,13 @@ pub(crate) struct Subject {
     pub(crate) run_dir: RunDir,
     pub(crate) file: RunFile,
     pub(crate) device: Device,
+    /// What the device is called.
+    pub(crate) device_name: String,
     trained: FrozenEncoder,
+    /// The step its encoder is of; `None` where it was imported.
+    step: Option<u64>,
+    /// That training is not at its end, in words.
+    unfinished: Option<String>,
     look: Look,
 }
 
@@ -40,10 +47,21 @@ impl Subject {
         let path = run.map_or_else(newest_run, |run| Ok(run.to_owned()))?;
         let run_dir = RunDir::read_only(&path).or_exit(Exit::Run)?;
         let file = RunFile::from_path(&run_dir.config(), &[]).or_exit(Exit::Usage)?;
-        let (_, device) = device::open(device)?;
-        let trained = trained_encoder(&run_dir, &file.encoder, &device)?;
+        let (device_name, device) = device::open(device)?;
+        let weights = EncoderWeights::of_run(&run_dir, &file.encoder, &device)?;
+        let trained = FrozenEncoder::new(&weights.encoder);
         let look = look(&file)?;
-        Ok(Self { run_dir, file, device, trained, look })
+        let step = weights.steps;
+        let unfinished = RunManifest::read(&run_dir).ok().and_then(|manifest| manifest.unfinished(&file, step));
+        if let Some(unfinished) = &unfinished {
+            note(&format!("warning: {}: {unfinished}", run_dir.path().display()));
+        }
+        Ok(Self { run_dir, file, device, device_name, trained, step, unfinished, look })
+    }
+
+    /// That training is not at its end, in words; `None` where it is.
+    pub(crate) fn unfinished(&self) -> Option<&str> {
+        self.unfinished.as_deref()
     }
 
     /// The encoder as training left it.
@@ -96,21 +114,37 @@ impl Subject {
     }
 
     /// The choices that the numbers depend on, for whoever wants to compare them with others.
-    pub(crate) fn protocol(&self, how: &str, banks: &Banks) -> String {
-        self.protocol_of(how, "frozen", [banks.train.len(), banks.test.len()])
+    ///
+    /// # Errors
+    /// As [`Labelled::n_shared`].
+    pub(crate) fn protocol(&self, how: &str, labelled: &Labelled) -> Result<String, Failure> {
+        self.protocol_of(how, "frozen", labelled)
     }
 
-    /// As [`Self::protocol`], for so many training and test pictures and an encoder that is `frozen` or not.
-    pub(crate) fn protocol_of(&self, how: &str, frozen: &str, [n_train, n_test]: [usize; 2]) -> String {
+    /// As [`Self::protocol`], for an encoder that is `frozen` or not.
+    ///
+    /// # Errors
+    /// As [`Labelled::n_shared`].
+    pub(crate) fn protocol_of(&self, how: &str, frozen: &str, labelled: &Labelled) -> Result<String, Failure> {
         // As configurations spell it.
         let arch = json!(self.file.encoder.arch).as_str().unwrap_or_default().to_owned();
-        format!(
-            "{how}; {frozen} {arch} of width {}, {} features before the head, tested in evaluation mode on pictures with the shorter \
-             side at {px} px, centre {px}x{px}, no augmentation; {n_train} training and {n_test} test pictures",
+        let (n_train, n_test) = (labelled.train_pictures().len(), labelled.test_pictures().len());
+        let shared = match labelled.n_shared(self.look)? {
+            0 => String::new(),
+            n => format!(", {n} of them training pictures as well"),
+        };
+        let step = match self.step {
+            Some(step) if self.unfinished.is_none() => format!(" after {step} steps"),
+            Some(step) => format!(" after {step} steps of a run that has not ended"),
+            None => String::new(),
+        };
+        Ok(format!(
+            "{how}; {frozen} {arch} of width {}{step}, {} features before the head, tested in evaluation mode on pictures with the shorter \
+             side at {px} px, centre {px}x{px}, no augmentation; {n_train} training and {n_test} test pictures{shared}",
             self.file.encoder.width,
             self.trained.feature_dim(),
             px = self.look.size_px,
-        )
+        ))
     }
 
     /// The weights of [`Self::encoder`] in an encoder that can train, on an autodiff device.
@@ -120,14 +154,6 @@ impl Subject {
     pub(crate) fn trainable_encoder(&self, device: &Device) -> Result<ResNet, Failure> {
         Ok(EncoderWeights::of_run(&self.run_dir, &self.file.encoder, device)?.encoder)
     }
-}
-
-/// The encoder as training left it, or as it was imported.
-///
-/// # Errors
-/// [`Exit::Run`] where the run has no checkpoint, [`Exit::Model`] where the weights are damaged.
-fn trained_encoder(run_dir: &RunDir, config: &EncoderConfig, device: &Device) -> Result<FrozenEncoder, Failure> {
-    Ok(FrozenEncoder::new(&EncoderWeights::of_run(run_dir, config, device)?.encoder))
 }
 
 /// The same encoder with the weights that the run began with.

@@ -51,6 +51,8 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
     let labelled = Labelled::open(&args.eval, &subject.file)?;
     let (all, test) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
     let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
+    // Said before the long part.
+    labelled.n_shared(subject.look())?;
     let signals = Signals::listen().or_exit(Exit::Bug)?;
     let mut points = Vec::with_capacity(args.fractions.len());
     for &fraction in &args.fractions {
@@ -98,13 +100,13 @@ fn say_fine_tuned(
     let Some(last) = points.iter().max_by(|a, b| a.fraction.total_cmp(&b.fraction)) else {
         return Err(Failure::new(Exit::Usage, "--fractions: expected at least one share of the labels"));
     };
-    let (n_train, n_test) = (labelled.train_pictures().len(), labelled.test_pictures().len());
+    let n_test = labelled.test_pictures().len();
     let how = format!(
         "the whole encoder and a linear classifier trained by {}, seed {}, beside the same from random initial weights",
         training.in_words(),
         training.seed
     );
-    let protocol = subject.protocol_of(&how, "fine-tuned", [n_train, n_test]);
+    let protocol = subject.protocol_of(&how, "fine-tuned", labelled)?;
     let chance = last.trained.majority_share();
     let mut line = json_of(&last.trained, &[("scratch", last.scratch.score())], chance, labelled.classes());
     line.insert("fractions".to_owned(), points.iter().map(Point::json).collect());
@@ -140,8 +142,8 @@ pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
     let training = Training::new(subject.file.eval.linear_augmented, &args.training, &subject)?;
     let labelled = Labelled::open(&args.eval, &subject.file)?;
     let (all, test): (Arc<dyn Source>, Subset) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
-    let n_train = all.len();
     let loader = training.loader(all)?;
+    labelled.n_shared(subject.look())?;
     let signals = Signals::listen().or_exit(Exit::Bug)?;
     let train = |what: &str, encoder| {
         let counter = Counter::start(what, 0);
@@ -158,7 +160,7 @@ pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
         training.in_words(),
         training.seed
     );
-    let protocol = subject.protocol_of(&how, "frozen", [n_train, test.len()]);
+    let protocol = subject.protocol_of(&how, "frozen", &labelled)?;
     let chance = trained.majority_share();
     let mut line = json_of(&trained, &[("untrained", untrained.score())], chance, labelled.classes());
     line.insert("settings".to_owned(), json!(training.config));

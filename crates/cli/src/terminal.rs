@@ -186,7 +186,7 @@ pub(crate) struct TrainingBar {
     total_steps: u64,
     lines: bool,
     said: Option<Instant>,
-    smooth: Option<Smooth>,
+    smooth: Smooth,
     /// The newest look at the encoder.
     knn: Option<OnlineScore>,
     loss: ObjectiveConfig,
@@ -215,10 +215,16 @@ impl Alarm {
 }
 
 /// Exponential averages over about twenty steps, of the noise over a hundred: single steps are too noisy to read.
+#[derive(Debug, Default)]
 struct Smooth {
-    loss: f64,
-    images_per_s: f64,
+    loss: Option<f64>,
+    images_per_s: Option<f64>,
     noise: Option<GradientNoise>,
+}
+
+/// A new value among those before it, the first where there are none.
+fn blend(before: Option<f64>, new: f64) -> f64 {
+    before.map_or(new, |before| 0.95 * before + 0.05 * new)
 }
 
 impl TrainingBar {
@@ -234,7 +240,7 @@ impl TrainingBar {
             bar,
             total_steps,
             said: None,
-            smooth: None,
+            smooth: Smooth::default(),
             knn: None,
             loss: loss.clone(),
             collapse: Alarm::default(),
@@ -247,43 +253,38 @@ impl TrainingBar {
         self.bar.finish_and_clear();
     }
 
+    /// Takes the loss of one more step into the average, as for a step that was made before the run was resumed.
+    pub(crate) fn smooth_loss(&mut self, loss: f64) {
+        self.smooth.loss = Some(blend(self.smooth.loss, loss));
+    }
+
     /// The loss averaged over about the last twenty steps; `None` before the first.
     pub(crate) fn loss(&self) -> Option<f64> {
-        self.smooth.as_ref().map(|smooth| smooth.loss)
+        self.smooth.loss
     }
 }
 
 impl MetricSink for TrainingBar {
     fn record(&mut self, m: &StepMetrics) -> io::Result<()> {
-        let blend = |old: f64, new: f64| 0.95 * old + 0.05 * new;
-        let smooth = match self.smooth.take() {
-            None => Smooth { loss: m.contrast.loss, images_per_s: m.images_per_s, noise: m.gradient_noise },
-            Some(s) => Smooth {
-                loss: blend(s.loss, m.contrast.loss),
-                images_per_s: blend(s.images_per_s, m.images_per_s),
-                noise: match (s.noise, m.gradient_noise) {
-                    (Some(mut noise), Some(new)) => {
-                        noise.blend(new, 0.99);
-                        Some(noise)
-                    }
-                    (noise, new) => noise.or(new),
-                },
-            },
-        };
+        self.smooth_loss(m.contrast.loss);
+        let loss = self.smooth.loss.unwrap_or(m.contrast.loss);
+        let images_per_s = blend(self.smooth.images_per_s, m.images_per_s);
+        self.smooth.images_per_s = Some(images_per_s);
+        match (&mut self.smooth.noise, m.gradient_noise) {
+            (Some(noise), Some(new)) => noise.blend(new, 0.99),
+            (noise, new) => *noise = noise.or(new),
+        }
         let rank = m.contrast.effective_rank.map(|rank| format!("  rank {rank:.0}")).unwrap_or_default();
-        let noise = smooth.noise.and_then(|noise| noise.batch_size());
+        let noise = self.smooth.noise.and_then(|noise| noise.batch_size());
         let noise = noise.map(|batch| format!("  noise {batch:.0}")).unwrap_or_default();
         self.knn = m.knn.or(self.knn);
         let knn = self.knn.map(|knn| format!("  kNN {:.1} %", 100.0 * knn.top1)).unwrap_or_default();
         let line = format!(
-            "epoch {:.2}  loss {:.3} ({})  found {:.0} %{rank}{noise}{knn}  {:.0} img/s",
+            "epoch {:.2}  loss {loss:.3} ({})  found {:.0} %{rank}{noise}{knn}  {images_per_s:.0} img/s",
             m.epoch,
-            smooth.loss,
             landmarks(m),
             100.0 * m.contrast.top1,
-            smooth.images_per_s
         );
-        self.smooth = Some(smooth);
         self.bar.set_position(m.step);
         if self.lines {
             if m.step == self.total_steps

@@ -6,7 +6,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::failure::{Failure, at};
+use twoview_train::RunDir;
+
+use crate::failure::{Exit, Failure, at};
+
+/// Refuses a path that no output belongs at. A command that works for long asks this before it begins.
+///
+/// # Errors
+/// [`Exit::Usage`] where `path` is a folder, or one of the files that a run cannot go on without.
+pub(crate) fn may_write(path: &Path) -> Result<(), Failure> {
+    let refused = |why: &str| Failure::new(Exit::Usage, format!("cannot write {}: {why}", path.display()));
+    if path.is_dir() {
+        return Err(refused("it is a folder; name a file"));
+    }
+    if RunDir::is_record(path) {
+        return Err(refused("a run keeps there what it goes on from; name another file"));
+    }
+    Ok(())
+}
 
 /// A file on its way: under another name until it is complete, removed if it never is.
 pub(crate) struct Unfinished {
@@ -19,8 +36,9 @@ impl Unfinished {
     /// Begins the file at `path`, which stays untouched until the end.
     ///
     /// # Errors
-    /// [`Exit::Io`](crate::failure::Exit::Io) where nothing can be written there.
+    /// [`Exit::Io`] where nothing can be written there, else as [`may_write`].
     pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        may_write(path)?;
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".unfinished");
         let unfinished = PathBuf::from(unfinished);
@@ -28,10 +46,18 @@ impl Unfinished {
         Ok(Self { file, unfinished, path: path.to_owned() })
     }
 
+    /// Writes a file that is in memory.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create) and [`finish`](Self::finish).
+    pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
+        Self::create(path)?.finish(|file| file.write_all(content.as_ref()))
+    }
+
     /// Writes the content, makes it durable and gives it its name.
     ///
     /// # Errors
-    /// [`Exit::Io`](crate::failure::Exit::Io) where it cannot be written.
+    /// [`Exit::Io`] where it cannot be written.
     pub(crate) fn finish(mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), Failure> {
         write(&mut self.file)
             .and_then(|()| self.file.flush())

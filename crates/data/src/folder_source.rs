@@ -18,7 +18,7 @@ use crate::duplicates::{DuplicateGroup, duplicate_groups};
 use crate::escaped_path::{escape_relative, sort_key};
 use crate::file_table::FileTable;
 use crate::folder_listing::{EXTENSIONS, Listing, counted_extensions, has_picture_extension};
-use crate::label_table::{LabelTable, TableError};
+use crate::label_table::{LabelTable, TableError, spellings};
 use crate::perceptual_hash::Look;
 use crate::picture_files::{Gathered, PictureFiles};
 use crate::scan_report::empty_classes;
@@ -173,8 +173,8 @@ pub enum FolderError {
     },
     /// More candidates are bad than allowed.
     #[error(
-        "{} of {candidates} pictures in {} cannot be used, more than max_bad_fraction = {allowed} allows{}",
-        bad_files.len(), escape_path(root), first_of(bad_files)
+        "{} of {candidates} pictures in {} cannot be used{}, more than max_bad_fraction = {allowed} allows{}",
+        bad_files.len(), escape_path(root), rows_among(*n_rows), first_of(bad_files)
     )]
     TooManyBad {
         /// The path as given.
@@ -183,6 +183,8 @@ pub enum FolderError {
         candidates: usize,
         /// The configured fraction.
         allowed: f64,
+        /// How many of the bad ones are rows in the table of labels that fit none of the pictures.
+        n_rows: usize,
         /// The bad ones with their reasons.
         bad_files: Vec<BadFile>,
     },
@@ -302,18 +304,19 @@ impl FolderSource {
                 Err(error) => bad.push((*root, relative.clone(), (&*error).into())),
             }
         }
-        let mut remarks = Vec::new();
+        let (mut remarks, n_unusable) = (Vec::new(), bad.len());
         let classes = match &labels {
             Some(table) => label_by_table(table, files, &roots, &candidates, &mut good, &mut bad, &mut remarks),
             None => label_by_folder(&candidates, &mut good),
         };
+        let n_rows = bad.len() - n_unusable;
         if let (OnBad::Fail, Some((.., file))) = (config.on_bad, bad.first()) {
             return Err(FolderError::Bad { file: file.clone() });
         }
         bad.sort_by_cached_key(|(root, relative, _)| (*root, sort_key(relative)));
         let bad_files: Vec<BadFile> = bad.into_iter().map(|(.., file)| file).collect();
         if !is_check {
-            check_fraction(&place, good.len(), &bad_files, config.max_bad_fraction)?;
+            check_fraction(&place, good.len(), &bad_files, n_rows, config.max_bad_fraction)?;
         }
 
         let same_as = same_as(&roots, &good, &scanner);
@@ -450,14 +453,26 @@ fn require_folder(root: &Path) -> Result<(), FolderError> {
     }
 }
 
-fn check_fraction(root: &Path, n_good: usize, bad_files: &[BadFile], allowed: f64) -> Result<(), FolderError> {
+fn check_fraction(
+    root: &Path,
+    n_good: usize,
+    bad_files: &[BadFile],
+    n_rows: usize,
+    allowed: f64,
+) -> Result<(), FolderError> {
     let candidates = n_good + bad_files.len();
     let root = || root.to_owned();
     if n_good == 0 {
         return Err(FolderError::NoGoodPicture { root: root(), bad_files: bad_files.to_vec() });
     }
     if bad_files.len() as f64 > allowed * candidates as f64 {
-        return Err(FolderError::TooManyBad { root: root(), candidates, allowed, bad_files: bad_files.to_vec() });
+        return Err(FolderError::TooManyBad {
+            root: root(),
+            candidates,
+            allowed,
+            n_rows,
+            bad_files: bad_files.to_vec(),
+        });
     }
     Ok(())
 }
@@ -642,7 +657,9 @@ fn label_by_table(
     bad: &mut Vec<(u32, PathBuf, BadFile)>,
     remarks: &mut Vec<String>,
 ) -> Vec<String> {
-    let row_of = |root: u32, relative: &Path| table.row_of(&roots[root as usize], relative);
+    let file = files.labels.as_deref().unwrap_or(Path::new(""));
+    let spellings: Vec<Vec<PathBuf>> = roots.iter().map(|root| spellings(root, file)).collect();
+    let row_of = |root: u32, relative: &Path| table.row_of(&spellings[root as usize], relative);
     let mut is_met = vec![false; table.rows.len()];
     let named = candidates.iter().map(|(root, relative)| (*root, relative.as_path()));
     let unusable: Vec<usize> = bad.iter().filter_map(|(root, relative, _)| row_of(*root, relative)).collect();
@@ -650,7 +667,7 @@ fn label_by_table(
     for good in &mut *good {
         good.label = row_of(good.root, good.relative).map(|row| table.rows[row].label);
     }
-    let place = files.labels.as_deref().map(escape_path).unwrap_or_default();
+    let place = escape_path(file);
     if let Some(names) = &table.unknown_names {
         remarks
             .push(format!("{place}: the first row, `{names}`, is taken for the names of the columns path and label"));
@@ -765,6 +782,12 @@ fn write_report(
     }
     let mut notes = if by_table { empty_classes(&counts) } else { notes(listing, candidates, good, &counts) };
     notes.splice(0..0, remarks.into_iter().chain(listing.unread_pictures()));
+    if listing.n_repeated > 0 {
+        notes.push(format!(
+            "files and folders that were reached by another name before (by links, or named twice) count once: {} passed over",
+            listing.n_repeated
+        ));
+    }
     if headers_only {
         notes.push(format!(
             "{} files are more than full_scan_files, so only their headers were read: files that are broken further \
@@ -866,6 +889,17 @@ fn what_was_seen(listing: &Listing) -> String {
 }
 
 /// The first three bad files as the tail of a message.
+/// How many bad files are rows of a table, where some are.
+fn rows_among(n_rows: usize) -> String {
+    match n_rows {
+        0 => String::new(),
+        n => format!(
+            ", {n} of them rows of the table of labels that fit no picture (their paths begin below the folder of \
+             pictures, at the folder of the table, or at the root of the file system)"
+        ),
+    }
+}
+
 fn first_of(bad_files: &[BadFile]) -> String {
     let mut text = String::new();
     for (i, file) in bad_files.iter().take(3).enumerate() {

@@ -54,6 +54,15 @@ pub enum RowProblem {
         /// How many this one has.
         got: usize,
     },
+    /// Something else than commas stands between the columns.
+    #[error("expected commas between the columns, got {got}")]
+    Separator {
+        /// What is there.
+        got: &'static str,
+    },
+    /// Every character takes two bytes.
+    #[error("the table is UTF-16; save it as UTF-8")]
+    Utf16,
     /// The path is missing.
     #[error("the path is empty")]
     NoPath,
@@ -123,6 +132,9 @@ impl LabelTable {
 
     /// The error is a line and what is wrong there, or nothing when there is no row.
     fn parse(bytes: &[u8]) -> Result<Self, Option<(usize, RowProblem)>> {
+        if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+            return Err(Some((1, RowProblem::Utf16)));
+        }
         let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
         let mut rows = rows_of(bytes).map_err(Some)?;
         // Where the columns are: by their names if the first row has them, else the first two and no more.
@@ -146,6 +158,11 @@ impl LabelTable {
         for (line, fields) in rows {
             let fail = |problem| Err(Some((line, problem)));
             if fields.len() != n_columns {
+                let separators = [(b';', "semicolons"), (b'\t', "tabs")];
+                let found = separators.iter().find(|(byte, _)| fields.len() == 1 && fields[0].contains(byte));
+                if let Some((_, got)) = found {
+                    return fail(RowProblem::Separator { got });
+                }
                 return fail(RowProblem::Columns { expected: n_columns, got: fields.len() });
             }
             let Ok(label) = String::from_utf8(fields[label_column].trim_ascii().to_vec()) else {
@@ -180,11 +197,23 @@ impl LabelTable {
         Ok(Self { classes, rows: rows.collect(), by_path, unknown_names })
     }
 
-    /// The row of a file that is called `relative` below `root`; rows may also name it by its whole path.
-    pub(crate) fn row_of(&self, root: &Path, relative: &Path) -> Option<usize> {
+    /// The row of a file that is called `relative` below a root, whose own [`spellings`] these are.
+    pub(crate) fn row_of(&self, spellings: &[PathBuf], relative: &Path) -> Option<usize> {
         let below = self.by_path.get(&key_of(relative));
-        below.or_else(|| self.by_path.get(&key_of(&root.join(relative)))).copied()
+        let mut whole = spellings.iter().filter_map(|root| self.by_path.get(&key_of(&root.join(relative))));
+        below.or_else(|| whole.next()).copied()
     }
+}
+
+/// What a row of the table `file` may call `root`: by its whole path, as it is given or without links, or by the path
+/// from the folder of the table. The folder that the program was started in has no say: a run is resumed from anywhere.
+pub(crate) fn spellings(root: &Path, file: &Path) -> Vec<PathBuf> {
+    let canonical = fs::canonicalize(root).ok();
+    let folder = fs::canonicalize(file).ok().and_then(|file| file.parent().map(Path::to_owned));
+    let from_table =
+        canonical.as_deref().zip(folder.as_deref()).and_then(|(root, folder)| root.strip_prefix(folder).ok());
+    let from_table = from_table.map(Path::to_owned);
+    std::path::absolute(root).ok().into_iter().chain(canonical).chain(from_table).collect()
 }
 
 /// What paths are compared by: `./a//b` and `a/b` are the same.
@@ -311,6 +340,9 @@ mod tests {
             ("a,b\n\n\"x\ny\",b\nc,d,e", 5, columns(3)),
             ("path,label,extra\na,b\n", 2, P::Columns { expected: 3, got: 2 }),
             ("id,breed,age\na.png,b,3\n", 1, columns(3)),
+            ("path;label\na.png;b\n", 1, P::Separator { got: "semicolons" }),
+            ("a.png\tb\n", 1, P::Separator { got: "tabs" }),
+            ("\u{feff}a\n", 1, columns(1)),
             ("a,b\n,c\n", 2, P::NoPath),
             ("a,\n", 1, P::NoLabel),
             ("a,b\n\"c,d\n", 2, P::OpenQuote),
@@ -325,6 +357,7 @@ mod tests {
             assert_eq!(LabelTable::parse(text.as_bytes()).expect_err(text), Some((line, problem)), "{text:?}");
         }
         assert_eq!(LabelTable::parse(b"a,\xFF").expect_err("no text"), Some((1, P::LabelNotText)));
+        assert_eq!(LabelTable::parse(b"\xFF\xFEa\0,\0b\0").expect_err("UTF-16"), Some((1, P::Utf16)));
         assert_eq!(LabelTable::parse(b"path,label\n").expect_err("nothing"), None);
         assert_eq!(LabelTable::parse(b"").expect_err("nothing"), None);
     }

@@ -510,6 +510,8 @@ mod unix {
         fs::hard_link(folder.path().join("a.png"), folder.path().join("b.png")).unwrap();
         let source = open(&folder);
         assert_eq!((names(&source), source.report().repeated), (vec!["a.png".to_owned()], 1));
+        let notes = &source.report().notes;
+        assert!(notes.iter().any(|note| note.ends_with("count once: 1 passed over")), "{notes:?}");
     }
 }
 
@@ -737,6 +739,27 @@ mod places {
         let message = files_error(&PictureFiles { labels, ..PictureFiles::below(folder.path()) });
         assert!(
             message.ends_with("labels.csv, line 2: expected 2 columns, got 1; a table with others besides path and label begins with their names"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn rows_begin_below_the_root_or_at_the_table_or_at_the_top() {
+        let folder = folder_of(&["photos/x/a.png", "photos/y/b.png"]);
+        let root = folder.path().join("photos");
+        let real = fs::canonicalize(&root).unwrap().display().to_string();
+        for prefix in ["", "photos/", "./photos/", &(real + "/")] {
+            let table = table(&folder, &format!("{prefix}x/a.png,cat\n{prefix}y/b.png,ant\n"));
+            let source = open_files(&PictureFiles { labels: table, ..PictureFiles::below(&root) });
+            assert_eq!(labels(&source), [Some(1), Some(0)], "{prefix}");
+            assert!(source.report().bad_files.is_empty(), "{prefix}");
+        }
+        let labels = table(&folder, "images/x/a.png,cat\nimages/y/b.png,ant\nimages/c.png,ant\nx/a.png,cat\n");
+        let (files, config) =
+            (PictureFiles { labels, ..PictureFiles::below(&root) }, FolderConfig { max_bad_fraction: 0.2, ..CONFIG });
+        let message = FolderSource::open_files(&files, &config, &|_, _| ()).unwrap_err().to_string();
+        assert!(
+            message.contains(" cannot be used, 3 of them rows of the table of labels that fit no picture"),
             "{message}"
         );
     }

@@ -2,6 +2,9 @@
 //!
 //! `N` pictures, `F` feature dimensions.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hasher};
+
 use thiserror::Error;
 
 /// `[N, F]` features in row-major order, each row with a class label.
@@ -171,6 +174,18 @@ impl FeatureBank {
         majority_share(&self.labels)
     }
 
+    /// How many rows of `other` are bit for bit a row of this bank: pictures that were learned from and are asked about.
+    /// Rows are told apart by a hash of 64 bits.
+    pub fn n_shared(&self, other: &Self) -> usize {
+        let hash = |row: &[f32]| {
+            let mut hasher = DefaultHasher::new();
+            row.iter().for_each(|value| hasher.write_u32(value.to_bits()));
+            hasher.finish()
+        };
+        let own: HashSet<u64> = self.features.chunks_exact(self.dim).map(hash).collect();
+        other.features.chunks_exact(other.dim).filter(|row| own.contains(&hash(row))).count()
+    }
+
     /// Whether at least two different labels occur.
     pub(crate) fn has_two_classes(&self) -> bool {
         self.labels.iter().any(|l| *l != self.labels[0])
@@ -221,6 +236,13 @@ mod tests {
         let selected = bank.select(&[3, 0]).expect("two rows");
         assert_eq!((selected.features(), selected.labels()), (&[3.0, 0.0][..], &[8, 5][..]));
         assert!(bank.select(&[]).is_err());
+    }
+
+    #[test]
+    fn shared_rows_are_counted_in_the_other_bank() {
+        let train = FeatureBank::new(vec![1.0, 2.0, 3.0, 4.0], 2, vec![0, 1]).expect("valid");
+        let test = FeatureBank::new(vec![3.0, 4.0, 3.0, 4.0, 2.0, 1.0], 2, vec![1, 1, 0]).expect("valid");
+        assert_eq!((train.n_shared(&test), test.n_shared(&train)), (2, 1));
     }
 
     #[test]

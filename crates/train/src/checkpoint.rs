@@ -49,10 +49,10 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// The run has no checkpoint yet.
-    #[error("{} has no checkpoint: the run ended before its first one; `twoview resume` starts it over", .0.display())]
+    #[error("{} has no checkpoint: the run ended before its first one", .0.display())]
     None(PathBuf),
     /// Every checkpoint is damaged.
-    #[error("no checkpoint in {} is whole: {}; begin a new run with `twoview pretrain`", .dir.display(), .damaged.join("; "))]
+    #[error("no checkpoint in {} is whole: {}", .dir.display(), .damaged.join("; "))]
     AllDamaged {
         /// The folder of checkpoints.
         dir: PathBuf,

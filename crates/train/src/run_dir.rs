@@ -64,7 +64,11 @@ const CONFIG: &str = "config.resolved.toml";
 const MANIFEST: &str = "manifest.json";
 const BAD_FILES: &str = "bad_files.jsonl";
 const LOCK: &str = "lock";
+const METRICS: &str = "metrics.jsonl";
+const CHECKPOINTS: &str = "checkpoints";
 const UNFINISHED: &str = ".unfinished";
+/// What a run goes on from: without these, or with others in their place, it is lost.
+const RECORD: [&str; 6] = [CONFIG, MANIFEST, BAD_FILES, LOCK, METRICS, CHECKPOINTS];
 const BEFORE_IT_BEGAN: [&str; 4] = [LOCK, UNFINISHED, BAD_FILES, MANIFEST];
 
 impl RunDir {
@@ -155,6 +159,19 @@ impl RunDir {
         }
     }
 
+    /// Whether `path` is where a run keeps what it goes on from, which no other output may take the place of.
+    #[must_use]
+    pub fn is_record(path: &Path) -> bool {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let Ok(folder) = fs::canonicalize(folder) else { return false };
+        let path = folder.join(name);
+        let is_in = |run: &Path| {
+            path.strip_prefix(run).is_ok_and(|inside| RECORD.iter().any(|record| inside.starts_with(record)))
+        };
+        folder.ancestors().any(|run| run.join(CONFIG).is_file() && is_in(run))
+    }
+
     /// The directory itself.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -182,13 +199,13 @@ impl RunDir {
     /// One line for each step, JSON lines.
     #[must_use]
     pub fn metrics(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
+        self.path.join(METRICS)
     }
 
     /// The folder of checkpoints.
     #[must_use]
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        self.path.join(CHECKPOINTS)
     }
 
     /// The encoder after training, safetensors with torchvision's names.
@@ -247,6 +264,11 @@ mod tests {
         assert!(matches!(RunDir::open(&path), Err(RunDirError::NotARun { .. })));
         let second = RunDir::create(&path).unwrap();
         second.begin("seed = 0\n", "{}", "").unwrap();
+        assert!(!RunDir::is_record(&path.join("report.html")) && !RunDir::is_record(&parent.path().join("lock")));
+        fs::create_dir_all(second.checkpoints().join("step-1")).unwrap();
+        for record in [second.config(), second.metrics(), second.checkpoints().join("step-1").join("COMMIT")] {
+            assert!(RunDir::is_record(&record), "{}", record.display());
+        }
         drop(second);
         assert!(RunDir::open(&path).is_ok());
         assert!(matches!(RunDir::create(&path), Err(RunDirError::NotEmpty(_))));
