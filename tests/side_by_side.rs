@@ -74,7 +74,7 @@ fn python_answers_the_same_and_reads_what_a_run_writes() {
     };
     let dir = with_pictures(60, 30);
     let dir = dir.path();
-    let more = ["--set", "length.epochs=4", "--set", "every.knn.steps=30", "--set", "eval.linear.tolerance=1e-8"];
+    let more = ["--set", "length.epochs=4", "--set", "every.knn.steps=30"];
     json(dir, &pretrain_args("pictures/train", "run", &[more.as_slice(), &["--tensorboard", "--json"]].concat()));
     for part in ["train", "test"] {
         let (pictures, out) = (format!("pictures/{part}"), format!("{part}.npy"));
