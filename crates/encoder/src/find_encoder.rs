@@ -155,8 +155,11 @@ pub fn find_encoder(tensors: &[TensorInfo], prefix: Option<&str>) -> Result<Foun
     let [stem, _, stages @ ..] = scheme.parts();
 
     let has = |name: String| shapes.contains_key(name.as_str());
-    let blocks =
-        stages.map(|stage| (0..).take_while(|block| has(format!("{prefix}{stage}.{block}.conv1.weight"))).count());
+    // Any tensor makes a block: one that lacks its convolution is missed by its name when the weights are taken.
+    let has_block = |beginning: String| {
+        shapes.range(beginning.as_str()..).next().is_some_and(|(name, _)| name.starts_with(&beginning))
+    };
+    let blocks = stages.map(|stage| (0..).take_while(|block| has_block(format!("{prefix}{stage}.{block}."))).count());
     let bottlenecks = has(format!("{prefix}{}.0.conv3.weight", stages[0]));
     let arch = [Arch::Resnet18, Arch::Resnet34, Arch::Resnet50]
         .into_iter()
@@ -424,6 +427,13 @@ mod tests {
         let mut deeper = named(SMALL, str::to_owned);
         deeper.push(other("layer3.2.conv1.weight"));
         says(&deeper, "[2, 2, 3, 2] plain blocks");
+        let mut torn = named(SMALL, str::to_owned);
+        torn.retain(|t| t.name != "layer2.0.conv1.weight");
+        assert_eq!(
+            find_encoder(&torn, None).map(|found| found.config).ok(),
+            Some(SMALL),
+            "what is missing is named later"
+        );
         let mut gray = named(SMALL, str::to_owned);
         gray.iter_mut().filter(|t| t.name == "conv1.weight").for_each(|t| t.shape[1] = 1);
         says(&gray, "[2, 1, 3, 3]");
