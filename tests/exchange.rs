@@ -45,6 +45,13 @@ fn an_encoder_goes_out_and_comes_back_with_the_same_bits() {
     assert_eq!(manifest["weights"]["used_as"], "imported");
     assert_eq!(manifest["weights"]["sha256"].as_str().map(str::len), Some(64));
 
+    let mut torn = read(&at("e.safetensors"));
+    let (name, other) = (b"layer2.0.conv1.weight", b"layer2.0.convX.weight");
+    let place = torn.windows(name.len()).position(|bytes| bytes == name).expect("a name in the header");
+    torn[place..place + name.len()].copy_from_slice(other);
+    fs::write(at("torn.safetensors"), torn).expect("written");
+    fails(dir.path(), &["import", "torn.safetensors"], 8, &["`layer2.0.conv1.weight` is missing"]);
+
     // The imported run is a run: it embeds to the same numbers, evaluates, and exports to the same file.
     for run in ["run", "in"] {
         let out = format!("{run}.npy");

@@ -258,6 +258,10 @@ fn nothing_is_written_over_what_a_run_goes_on_from() {
     fails(dir, &["init", "pictures/train", "--force", "--out", over], 2, &[over]);
     fails(dir, &["embed", "run", "pictures/test", "--out", "pictures"], 2, &["pictures", "a folder"]);
     fails(dir, &["search", "run", "pictures/test", "--sheet", "pictures/test/dots/0000.jpg"], 2, &[".png"]);
+    fails(dir, &["embed", "run", "pictures/test", "--out", "run/export/encoder.safetensors"], 2, &["of its own"]);
+    fails(dir, &["embed", "run", "pictures/test", "--out", "features.parq"], 2, &["features.parq", "--format: npy"]);
+    #[cfg(unix)]
+    fails(dir, &["dedup", "run", "--out", "/dev/null"], 2, &["/dev/null", "device"]);
     assert_eq!(fs::read_to_string(dir.join(over)).expect("a configuration"), config);
 }
 
@@ -274,10 +278,10 @@ fn features_of_another_encoder_and_pictures_of_both_sides_are_noticed() {
     fails(dir, &own, 3, &["own.npy", "another encoder", "embed run"]);
 
     let test = |test| json(dir, &["eval", "knn", "run", "--train", "pictures/train", "--test", test, "--json"]);
-    assert_eq!(test("pictures/test")["in_train"], 0);
+    assert_eq!(test("pictures/test")["n_in_train"], 0);
     let same = test("pictures/train");
-    assert_eq!((&same["in_train"], &same["n"]), (&120.into(), &120.into()));
-    assert!(same["protocol"].as_str().is_some_and(|text| text.contains("120 of them training pictures")), "{same}");
+    assert_eq!((&same["n_in_train"], &same["n"]), (&120.into(), &120.into()));
+    assert!(same["protocol"].as_str().is_some_and(|text| text.contains("120 of them training pictures too")), "{same}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     };
     // Both see the pictures of the first run, each at its own size.
     let labelled = Labelled::open(&eval, &first.file)?;
-    let n_shared = labelled.n_shared(first.look())?;
+    let n_in_train = labelled.n_in_train(first.look())?;
     let probe = match args.by {
         ProbeName::Knn => Probe::Knn(args.knn.clone()),
         ProbeName::Linear => Probe::Linear(args.linear.clone()),
@@ -49,7 +49,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
             "first": { "run": escape_path(&args.first), "top1": score_a.top1, "ci95": score_a.ci95, "settings": a.how },
             "second": { "run": escape_path(&args.second), "top1": score_b.top1, "ci95": score_b.ci95, "settings": b.how },
             "n": score_a.n,
-            "in_train": n_shared,
+            "n_in_train": n_in_train,
             "difference": test.difference,
             "ci95": test.ci95,
             "p_value": test.p_value,

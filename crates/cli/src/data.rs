@@ -1,6 +1,6 @@
 //! `data check`, `data make` and `data pack`: look at a folder of pictures, make one, or put a set into one file.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use serde_json::json;
 use twoview_data::{
@@ -24,16 +24,19 @@ use crate::{
 pub(crate) fn check(args: &DataCheckArgs) -> Result<(), Failure> {
     let config = RunFile::from_preset("small", &[]).or_exit(Exit::Bug)?.data.source;
     let files = PictureFiles { roots: args.dirs.clone(), list: args.list.clone(), labels: args.labels.clone() };
-    let (report, groups) = pictures::check(&files, &config, args.split.into(), args.near)?;
     let in_out = |name: &str| args.out.as_ref().map(|out| out.join(name));
+    let bad_files: Vec<PathBuf> = args.bad_files.clone().into_iter().chain(in_out("bad_files.jsonl")).collect();
+    let duplicates: Vec<PathBuf> = args.duplicates.clone().into_iter().chain(in_out("duplicates.jsonl")).collect();
+    bad_files.iter().chain(&duplicates).try_for_each(|path| may_write(path))?;
+    let (report, groups) = pictures::check(&files, &config, args.split.into(), args.near)?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out).map_err(at(out))?;
     }
-    for path in args.bad_files.clone().into_iter().chain(in_out("bad_files.jsonl")) {
-        Unfinished::write(&path, pictures::bad_files_text(&report.bad_files))?;
+    for path in &bad_files {
+        Unfinished::write(path, pictures::bad_files_text(&report.bad_files))?;
     }
-    for path in args.duplicates.clone().into_iter().chain(in_out("duplicates.jsonl")) {
-        Unfinished::write(&path, duplicates_text(&groups))?;
+    for path in &duplicates {
+        Unfinished::write(path, duplicates_text(&groups))?;
     }
     if args.json {
         let mut whole = serde_json::to_value(&report).or_exit(Exit::Bug)?;
@@ -93,9 +96,11 @@ pub(crate) fn pack(args: &DataPackArgs) -> Result<(), Failure> {
         note(&format!("left out: {}: {}", escape_path(&bad.path), bad.reason));
     }
     let out = escape_path(&args.out);
+    let n_left_out = written.bad_files.len() + pictures.report.map_or(0, |report| report.bad_files.len());
     if args.json {
         return result_json(&json!({
             "out": out,
+            "left_out": n_left_out,
             "pictures": written.pictures,
             "shrunk": written.shrunk,
             "bytes": written.bytes,
@@ -104,7 +109,6 @@ pub(crate) fn pack(args: &DataPackArgs) -> Result<(), Failure> {
         }));
     }
     let mib = written.bytes as f64 / (1024.0 * 1024.0);
-    let n_left_out = written.bad_files.len() + pictures.report.map_or(0, |report| report.bad_files.len());
     result(&format!("packed   {} pictures, {mib:.1} MiB, {n_left_out} left out", written.pictures))?;
     if let PackForm::MaxSide { px } = form {
         result(&format!("shrunk   {} to {px} px on the longer side", written.shrunk))?;

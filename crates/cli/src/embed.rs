@@ -127,16 +127,26 @@ impl Rows {
             PathBuf::from(path)
         };
         let (path, identity) = (beside(".rows"), beside(".rows.json"));
-        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let file = open.map_err(at(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { file, path, identity, done: 0 }),
-            Err(TryLockError::WouldBlock) => {
-                let message =
-                    format!("{} is being made by another process; wait for it, or name another --out", out.display());
-                Err(Failure::new(Exit::Run, message))
+        loop {
+            let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+            let file = open.map_err(at(&path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let message = format!(
+                        "{} is being made by another process; wait for it, or name another --out",
+                        out.display()
+                    );
+                    return Err(Failure::new(Exit::Run, message));
+                }
+                // Some network drives know no locks, and there is nothing wrong with writing to them.
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
             }
-            Err(TryLockError::Error(error)) => Err(at(&path)(error)),
+            // Whoever held it may have taken it away between our opening and locking it.
+            if is_at(&file, &path) {
+                return Ok(Self { file, path, identity, done: 0 });
+            }
         }
     }
 
@@ -204,6 +214,21 @@ impl Drop for Rows {
             let _ = fs::remove_file(&self.identity);
         }
     }
+}
+
+/// Whether the open file is still the one that has this name.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let (open, named) = (file.metadata().map(identity), fs::metadata(path).map(identity));
+    open.is_ok_and(|open| named.is_ok_and(|named| open == named))
+}
+
+/// An open file cannot be taken away.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 /// Why a batch of rows is not in the file.

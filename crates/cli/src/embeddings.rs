@@ -41,7 +41,7 @@ impl Embeddings {
         let rows = match &args.embeddings {
             Some(path) => {
                 let rows = read(path, source.as_ref(), dim)?;
-                are_of(subject, &source, &rows, path)?;
+                check_features(subject, &source, &rows, path)?;
                 rows
             }
             None => make(subject, source.as_ref())?,
@@ -81,7 +81,7 @@ const SAME: f64 = 0.01;
 
 /// Makes the features of a few pictures again: those of another encoder, of another step of training or of pictures
 /// that were edited since fit in shape and name, and would be searched in without a word.
-fn are_of(subject: &Subject, source: &Arc<dyn Source>, rows: &[f32], path: &Path) -> Result<(), Failure> {
+fn check_features(subject: &Subject, source: &Arc<dyn Source>, rows: &[f32], path: &Path) -> Result<(), Failure> {
     let dim = subject.encoder().feature_dim();
     let compared = spread(&(0..source.len()).collect::<Vec<_>>(), COMPARED);
     let some = Subset::new(Arc::clone(source), compared.clone());
@@ -90,9 +90,9 @@ fn are_of(subject: &Subject, source: &Arc<dyn Source>, rows: &[f32], path: &Path
         extract_features(&some, subject.encoder(), look.size_px, look.normalize, &|_, _| {}).or_exit(Exit::Data)?;
     for (i, made) in compared.into_iter().zip(made.chunks_exact(dim)) {
         let given = &rows[i * dim..(i + 1) * dim];
-        let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
-        let difference = squares(&mut made.iter().zip(given).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-        let length = squares(&mut made.iter().map(|value| f64::from(*value)));
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+        let difference = norm(&mut made.iter().zip(given).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        let length = norm(&mut made.iter().map(|value| f64::from(*value)));
         if difference > SAME * length {
             let message = format!(
                 "--embeddings {}: the features of {} are not what this run's encoder makes of it: they are another encoder's, of \

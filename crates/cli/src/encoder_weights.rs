@@ -32,7 +32,7 @@ pub(crate) struct EncoderWeights {
     pub(crate) counters: NamedTensors,
     /// The file they were read from.
     pub(crate) path: PathBuf,
-    /// Steps of the run; `None` where no run trained them.
+    /// Steps that a run trained them for; `None` where that is not known, or none did.
     pub(crate) steps: Option<u64>,
     /// How the pictures looked that they were made for, where that is known.
     pub(crate) view: Option<View>,
@@ -60,6 +60,9 @@ pub(crate) fn as_written(value: &impl Serialize) -> Result<serde_json::Value, Fa
 
 /// The key that an exported file keeps its [`View`] under.
 pub(crate) const VIEW_KEY: &str = "twoview.view";
+
+/// The key that an exported file keeps the steps of its training under.
+pub(crate) const STEPS_KEY: &str = "twoview.steps";
 
 /// Where the weights of a run came from, if not from its training alone.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -90,23 +93,24 @@ impl EncoderWeights {
     /// where the checkpoints are gone.
     ///
     /// # Errors
-    /// [`Exit::Run`] where the run has neither, [`Exit::Model`] where the weights are damaged.
+    /// [`Exit::Run`] where the run has none of these, [`Exit::Model`] where the weights are damaged.
     pub(crate) fn of_run(run_dir: &RunDir, config: &EncoderConfig, device: &Device) -> Result<Self, Failure> {
-        let (path, steps) = match Checkpoint::latest(run_dir) {
+        let exported = run_dir.exported_encoder();
+        let (path, saved) = match Checkpoint::latest(run_dir) {
             Ok((checkpoint, damaged)) => {
                 damaged.iter().for_each(|line| note(&format!("warning: damaged checkpoint passed over: {line}")));
                 (checkpoint.encoder(), Some(checkpoint.step()))
             }
-            Err(CheckpointError::None(_)) if is_imported(run_dir) => (run_dir.exported_encoder(), None),
-            Err(error) if run_dir.exported_encoder().is_file() => {
-                let path = run_dir.exported_encoder();
-                note(&format!("warning: {error}; taking {}, as training left it", path.display()));
-                (path, None)
+            Err(CheckpointError::None(_)) if is_imported(run_dir) => (exported, None),
+            Err(error @ (CheckpointError::None(_) | CheckpointError::AllDamaged { .. })) if exported.is_file() => {
+                note(&format!("warning: {error}; taking {}", exported.display()));
+                (exported, None)
             }
             Err(error) => return Err(no_checkpoint(error, run_dir.path())),
         };
         let fresh = config.init(0, device).or_exit(Exit::Usage)?;
         let content = load_safetensors(&path).or_exit(Exit::Model)?;
+        let steps = saved.or_else(|| steps_in(&content.metadata));
         let is_counter = |name: &str| name.ends_with("num_batches_tracked");
         let counters = content.tensors.iter().filter(|(name, _)| is_counter(name)).cloned().collect();
         let encoder = load_named(fresh, content.tensors).or_exit(Exit::Model)?;
@@ -132,9 +136,10 @@ impl EncoderWeights {
             WeightsFile::open(path).map_err(|error| Failure { exit: exit_of(&error), error: error.into() })?;
         let found = find_encoder(&file.tensors(), prefix).map_err(failed)?;
         let view = file.metadata().get(VIEW_KEY).and_then(|text| serde_json::from_str(text).ok());
+        let steps = steps_in(file.metadata());
         let (encoder, counters) = found.take_from(&mut file, device).map_err(failed)?;
         let (prefix, ignored) = (found.prefix, found.ignored);
-        Ok(Self { encoder, counters, path: path.to_owned(), steps: None, view, prefix, ignored })
+        Ok(Self { encoder, counters, path: path.to_owned(), steps, view, prefix, ignored })
     }
 
     /// The encoder of a run directory or of a file, whichever `path` is.
@@ -192,6 +197,10 @@ pub(crate) fn described(config: &EncoderConfig) -> String {
         Stem::Cifar => "cifar",
     };
     format!("{{ arch = \"{arch}\", stem = \"{stem}\", width = {} }}", config.width)
+}
+
+fn steps_in(metadata: &BTreeMap<String, String>) -> Option<u64> {
+    metadata.get(STEPS_KEY)?.parse().ok()
 }
 
 fn is_imported(run_dir: &RunDir) -> bool {

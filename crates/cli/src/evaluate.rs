@@ -163,7 +163,7 @@ fn probe(args: &EvalArgs, probe: &Probe) -> Result<(), Failure> {
     let beaten =
         [("raw_pixels", scores.raw_pixels), ("centred_pixels", scores.centred_pixels), ("untrained", scores.untrained)];
     let mut line = json_of(predictions, &beaten, banks.chance(), labelled.classes());
-    line.insert("in_train".to_owned(), json!(labelled.n_shared(subject.look())?));
+    line.insert("n_in_train".to_owned(), json!(labelled.n_in_train(subject.look())?));
     line.extend(named(&subject, &protocol));
     if let Value::Object(settings) = settings {
         line.extend(settings.clone());

@@ -16,7 +16,7 @@ use twoview_train::RunDir;
 use crate::{
     args::{ExportArgs, ExportFormat},
     device,
-    encoder_weights::{EncoderWeights, VIEW_KEY, View},
+    encoder_weights::{EncoderWeights, STEPS_KEY, VIEW_KEY, View},
     failure::{Exit, Failure, OrExit, at},
     file_format::file_format,
     labelled::look,
@@ -43,14 +43,17 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
     }
     let look = look(&file)?;
     let view = View { size_px: look.size_px, normalize: file.normalize.clone() };
-    let metadata = file_metadata(&file.encoder, &view)?;
+    let metadata = file_metadata(&file.encoder, &view, weights.steps)?;
     let out = args.out.clone().unwrap_or_else(|| {
         run_dir.exported_encoder().with_extension(match format {
             ExportFormat::Safetensors => "safetensors",
             ExportFormat::Onnx => "onnx",
         })
     });
-    may_write(&out)?;
+    // The run's own encoder may be written again, from the run.
+    if out != run_dir.exported_encoder() {
+        may_write(&out)?;
+    }
     if let (None, Some(folder)) = (&args.out, out.parent()) {
         fs::create_dir_all(folder).map_err(at(folder))?;
     }
@@ -89,13 +92,19 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// None known; the serializer's.
-pub(crate) fn file_metadata(encoder: &EncoderConfig, view: &View) -> Result<BTreeMap<String, String>, Failure> {
-    Ok(BTreeMap::from([
+pub(crate) fn file_metadata(
+    encoder: &EncoderConfig,
+    view: &View,
+    steps: Option<u64>,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut metadata = BTreeMap::from([
         // What Python's loaders look for.
         ("format".to_owned(), "pt".to_owned()),
         ("twoview.encoder".to_owned(), serde_json::to_string(encoder).or_exit(Exit::Bug)?),
         (VIEW_KEY.to_owned(), serde_json::to_string(view).or_exit(Exit::Bug)?),
-    ]))
+    ]);
+    metadata.extend(steps.map(|steps| (STEPS_KEY.to_owned(), steps.to_string())));
+    Ok(metadata)
 }
 
 /// What PyTorch counts in `num_batches_tracked`: a step shows the encoder both views in one batch.

@@ -60,7 +60,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<(), Failure> {
         fs::create_dir_all(folder).map_err(at(folder))?;
     }
     let tensors = with_batch_counters(named_tensors(&weights.encoder), &weights.counters, 0);
-    save_safetensors(&exported, &tensors, &file_metadata(&file.encoder, &view)?).or_exit(Exit::Io)?;
+    save_safetensors(&exported, &tensors, &file_metadata(&file.encoder, &view, weights.steps)?).or_exit(Exit::Io)?;
     // The weights come first: a directory with a configuration is a run, and this run is its weights.
     run_dir.begin(&config, &manifest, "").map_err(no_run_dir)?;
 

@@ -1,6 +1,9 @@
 //! Labelled pictures, and the features that an encoder or the pictures themselves give of them.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+};
 
 use twoview_data::{Source, Split as Part, Subset};
 use twoview_encoder::FrozenEncoder;
@@ -23,7 +26,7 @@ pub(crate) struct Labelled {
     train: Arc<dyn Source>,
     test: Test,
     /// How many test pictures are training pictures too, once it was looked at.
-    shared: OnceLock<usize>,
+    n_in_train: OnceLock<usize>,
 }
 
 /// Which pictures test.
@@ -50,6 +53,12 @@ pub(crate) struct Look {
 /// Larger pictures say no more about their class pixel by pixel, and 224 x 224 of them fill the memory.
 const PIXELS_PX: u32 = 32;
 
+/// Pictures whose pixels are in memory at a time when the two sides are compared.
+const COMPARED: usize = 4096;
+
+/// Classes that a message names; there may be thousands.
+const CLASSES_NAMED: usize = 10;
+
 /// Held out for testing where no test pictures were given.
 pub(crate) const HELD_OUT: f64 = 0.2;
 
@@ -65,19 +74,24 @@ impl Labelled {
         require_labels(train.as_ref(), "--train", "--labels")?;
         require_labels(test.as_ref(), "--test", "--test-labels")?;
         if train.classes() != test.classes() {
-            let only = |a: &dyn Source, b: &dyn Source| {
-                a.classes().iter().filter(|class| !b.classes().contains(class)).cloned().collect::<Vec<_>>().join(", ")
+            let only = |side: &str, a: &dyn Source, b: &dyn Source| {
+                let only: Vec<&str> =
+                    a.classes().iter().filter(|class| !b.classes().contains(class)).map(String::as_str).collect();
+                let (first, others) = only.split_at(only.len().min(CLASSES_NAMED));
+                let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+                (!only.is_empty()).then(|| format!("only {side} pictures have {}{more}", first.join(", ")))
             };
-            return Err(Failure::new(
-                Exit::Data,
-                format!(
-                    "the classes of the training and the test pictures differ: only in training: [{}]; only in test: [{}]",
-                    only(train.as_ref(), test.as_ref()),
-                    only(test.as_ref(), train.as_ref())
-                ),
-            ));
+            let (train, test) = (train.as_ref(), test.as_ref());
+            let sides = [only("training", train, test), only("test", test, train)];
+            let sides: Vec<String> = sides.into_iter().flatten().collect();
+            let message = format!(
+                "the classes of the training and the test pictures differ: {}; give both the same with --train and --test, or \
+                 with tables that name the same classes",
+                sides.join("; ")
+            );
+            return Err(Failure::new(Exit::Data, message));
         }
-        let labelled = Self { train, test: Test::Source(test), shared: OnceLock::new() };
+        let labelled = Self { train, test: Test::Source(test), n_in_train: OnceLock::new() };
         labelled.require_two_classes()?;
         Ok(labelled)
     }
@@ -90,7 +104,7 @@ impl Labelled {
         require_labels(all.as_ref(), "--train", "--labels")?;
         let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
         let split = Split::stratified(&labels, HELD_OUT, 0).or_exit(Exit::Data)?;
-        let labelled = Self { train: all, test: Test::HeldOut(split), shared: OnceLock::new() };
+        let labelled = Self { train: all, test: Test::HeldOut(split), n_in_train: OnceLock::new() };
         labelled.require_two_classes()?;
         Ok(labelled)
     }
@@ -140,28 +154,36 @@ impl Labelled {
             let side = look.size_px.min(PIXELS_PX);
             FeatureBank::from_pixels(source, side, &|done, total| counter.at(done, total)).or_exit(Exit::Data)
         })?;
-        self.shared.get_or_init(|| {
-            let (shared, n) = (banks.train.n_shared(&banks.test), banks.test.len());
-            if shared > 0 {
-                note(&format!(
-                    "warning: {shared} of {n} test pictures are among the training pictures, pixel for pixel: the answers \
-                     flatter whatever remembers them"
-                ));
-            }
-            shared
-        });
+        self.n_in_train.get_or_init(|| n_in_train(banks.train.row_hashes(), &banks.test.row_hashes()));
         Ok(banks)
     }
 
-    /// How many test pictures are training pictures too; the first time that this is asked, it is said aloud.
+    /// How many test pictures are training pictures too, by their pixels as [`pixels`](Self::pixels) sees them; the first time
+    /// that this is asked, it is said aloud.
     ///
     /// # Errors
-    /// As [`Self::pixels`].
-    pub(crate) fn n_shared(&self, look: Look) -> Result<usize, Failure> {
-        if self.shared.get().is_none() {
-            self.pixels(look)?;
+    /// As [`pixels`](Self::pixels).
+    pub(crate) fn n_in_train(&self, look: Look) -> Result<usize, Failure> {
+        if let Some(&known) = self.n_in_train.get() {
+            return Ok(known);
         }
-        Ok(self.shared.get().copied().unwrap_or(0))
+        let hashes = |pictures: Subset| -> Result<Vec<u64>, Failure> {
+            let (n, pictures): (usize, Arc<dyn Source>) = (pictures.len(), Arc::new(pictures));
+            let counter = Counter::start("comparing", n);
+            let mut hashes = Vec::with_capacity(n);
+            // Some at a time: their pixels are not needed for anything else.
+            for first in (0..n).step_by(COMPARED) {
+                let some = Subset::new(Arc::clone(&pictures), (first..n.min(first + COMPARED)).collect());
+                let bank =
+                    FeatureBank::from_pixels(&some, look.size_px.min(PIXELS_PX), &|_, _| {}).or_exit(Exit::Data)?;
+                hashes.extend(bank.row_hashes());
+                counter.at(hashes.len(), n);
+            }
+            counter.end();
+            Ok(hashes)
+        };
+        let (train, test) = (hashes(self.train_pictures())?, hashes(self.test_pictures())?);
+        Ok(*self.n_in_train.get_or_init(|| n_in_train(train, &test)))
     }
 
     /// What a frozen encoder makes of them.
@@ -197,6 +219,20 @@ impl Labelled {
             }),
         }
     }
+}
+
+/// How many of `test` are in `train`, said aloud where some are.
+fn n_in_train(train: Vec<u64>, test: &[u64]) -> usize {
+    let train: HashSet<u64> = train.into_iter().collect();
+    let n = test.iter().filter(|&hash| train.contains(hash)).count();
+    if n > 0 {
+        note(&format!(
+            "warning: {n} of {} test pictures are training pictures too, as far as their middle shows at {PIXELS_PX} px: the \
+             answers flatter whatever remembers them",
+            test.len()
+        ));
+    }
+    n
 }
 
 impl Banks {

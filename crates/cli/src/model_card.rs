@@ -126,7 +126,7 @@ impl ModelCard {
                     format!("{steps} of {total} steps, {learned}: **training has not ended**")
                 }
                 (Some(steps), _) => format!("{steps} steps, {learned}"),
-                (None, Some(total)) => format!("{total} steps, {learned}"),
+                (None, Some(_)) => format!("how long is not known, {learned}"),
                 (None, None) => "not by twoview".to_owned(),
             },
         );

@@ -63,6 +63,9 @@ impl RunManifest {
 
     /// That training is not at its end after so many steps, in words; `None` where it is.
     pub(crate) fn unfinished(&self, file: &RunFile, steps: Option<u64>) -> Option<String> {
+        if self.is_imported() {
+            return None;
+        }
         let (steps, total) = (steps?, total_steps(file, self.data.pictures)?);
         (steps < total).then(|| format!("training has not ended; the encoder is that of step {steps} of {total}"))
     }
@@ -175,7 +178,7 @@ pub(crate) fn glance(config: &SourceConfig, few: usize) -> Result<Glance, Failur
     Ok(Glance { n_pictures: source.len(), side: report.width.median.min(report.height.median) })
 }
 
-/// The preset for pictures of this size.
+/// The preset for pictures of this size, said aloud with the command that shows it.
 pub(crate) fn preset_for(side: u32) -> &'static str {
     let preset = if side < LARGE_PX { "small" } else { "photos" };
     note(&format!(

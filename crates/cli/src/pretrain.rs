@@ -21,7 +21,7 @@ use twoview_train::{
 use crate::{
     args::{ConfigArgs, DeviceArgs, PretrainArgs, ResumeArgs},
     device,
-    encoder_weights::WeightsOrigin,
+    encoder_weights::{STEPS_KEY, WeightsOrigin},
     events::{self, Events},
     export::n_batches,
     failure::{Exit, Failure, OrExit, at},
@@ -213,7 +213,9 @@ pub(crate) fn no_run_dir(error: RunDirError) -> Failure {
 
 /// Refuses to train from the beginning, over what is there, because somebody removed the checkpoints.
 fn require_untrained(run_dir: &RunDir, save_every: u64) -> Result<(), Failure> {
-    let n_steps = measurements(run_dir).last().map_or(0, |last| last.step);
+    // A line for each step, readable or not; a run that was killed at once has measured none.
+    let lines = fs::read(run_dir.metrics()).map_or(0, |text| text.iter().filter(|&&byte| byte == b'\n').count());
+    let n_steps = lines as u64;
     let is_exported = run_dir.exported_encoder().is_file();
     if !is_exported && n_steps <= save_every {
         return Ok(());
@@ -241,7 +243,9 @@ fn begin_again(run: &Path) -> String {
 pub(crate) fn no_checkpoint(error: CheckpointError, run: &Path) -> Failure {
     let (exit, remedy) = match &error {
         CheckpointError::Io { .. } => (Exit::Io, None),
-        CheckpointError::None(_) => (Exit::Run, Some(format!("`{} resume {}` starts it over", program(), quoted(run)))),
+        CheckpointError::None(_) => {
+            (Exit::Run, Some(format!("`{} resume {}` goes on with it, or says why not", program(), quoted(run))))
+        }
         CheckpointError::AllDamaged { .. } => (Exit::Model, Some(begin_again(run))),
         _ => (Exit::Model, None),
     };
@@ -335,6 +339,7 @@ pub(crate) fn train(
         // What Python's loaders look for.
         ("format".to_owned(), "pt".to_owned()),
         ("twoview.encoder".to_owned(), serde_json::to_string(&plan.network.encoder).or_exit(Exit::Bug)?),
+        (STEPS_KEY.to_owned(), state.step.to_string()),
     ]);
     let tensors = with_batch_counters(named_tensors(&state.network.encoder), &[], n_batches(state.step));
     save_safetensors(&exported, &tensors, &metadata).or_exit(Exit::Io)?;

@@ -14,7 +14,7 @@ use crate::{
     pretrain::choose,
     run_file::{RunFile, did_you_mean, preset_names},
     terminal::{note, result, result_json},
-    unfinished::Unfinished,
+    unfinished::{Unfinished, may_write},
 };
 
 /// The name of a preset that is no list but two.
@@ -57,6 +57,8 @@ impl Views {
 /// [`Exit::Usage`] where the configuration is not one, [`Exit::Data`] where no picture can be had, [`Exit::Io`] where the
 /// sheet cannot be written.
 pub(crate) fn preview(args: &PreviewArgs) -> Result<(), Failure> {
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("preview.png"));
+    may_write(&out)?;
     let name = args.preset.as_deref();
     let recipe = name.and_then(|name| name.parse::<Recipe>().ok());
     let is_list = recipe.is_some() || name == Some(MULTI_CROP);
@@ -95,7 +97,6 @@ pub(crate) fn preview(args: &PreviewArgs) -> Result<(), Failure> {
     let seed = args.seed.unwrap_or(file.seed);
     let (rows, plans) = rows(&*pictures.source, &views, seed, args.grid)?;
     let sheet = contact_sheet(&rows, views.size_px()).or_exit(Exit::Data)?;
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("preview.png"));
     Unfinished::write(&out, encode_png(&sheet).or_exit(Exit::Data)?)?;
 
     let (pictures, columns) = (rows.len(), args.grid.1);

@@ -190,7 +190,7 @@ impl RunPlan {
     }
 }
 
-/// The steps that a run over so many pictures comes to; `None` where they are no whole batch.
+/// The steps that a run over so many pictures comes to; `None` where it counts epochs and they are no whole batch.
 pub(crate) fn total_steps(file: &RunFile, n_pictures: usize) -> Option<u64> {
     // The loader leaves out what fills no batch.
     let per_epoch = n_pictures.checked_div(file.data.batch_size)? as u64;

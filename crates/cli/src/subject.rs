@@ -8,7 +8,7 @@ use std::{
 use burn::tensor::Device;
 use serde_json::json;
 use twoview_data::{ImageSource, Source};
-use twoview_encoder::{FrozenEncoder, ResNet};
+use twoview_encoder::{FrozenEncoder, ResNet, load_named, named_tensors};
 use twoview_eval::{Rungs, extract_features};
 use twoview_pixels::Image;
 use twoview_train::RunDir;
@@ -30,8 +30,10 @@ pub(crate) struct Subject {
     pub(crate) device: Device,
     /// What the device is called.
     pub(crate) device_name: String,
+    /// As it was when the run was opened; a run that trains meanwhile goes on.
+    encoder: ResNet,
     trained: FrozenEncoder,
-    /// The step its encoder is of; `None` where it was imported.
+    /// The step its encoder is of; `None` where no run trained it.
     step: Option<u64>,
     /// That training is not at its end, in words.
     unfinished: Option<String>,
@@ -56,7 +58,8 @@ impl Subject {
         if let Some(unfinished) = &unfinished {
             note(&format!("warning: {}: {unfinished}", run_dir.path().display()));
         }
-        Ok(Self { run_dir, file, device, device_name, trained, step, unfinished, look })
+        let encoder = weights.encoder;
+        Ok(Self { run_dir, file, device, device_name, encoder, trained, step, unfinished, look })
     }
 
     /// That training is not at its end, in words; `None` where it is.
@@ -116,7 +119,7 @@ impl Subject {
     /// The choices that the numbers depend on, for whoever wants to compare them with others.
     ///
     /// # Errors
-    /// As [`Labelled::n_shared`].
+    /// As [`Labelled::n_in_train`].
     pub(crate) fn protocol(&self, how: &str, labelled: &Labelled) -> Result<String, Failure> {
         self.protocol_of(how, "frozen", labelled)
     }
@@ -124,14 +127,14 @@ impl Subject {
     /// As [`Self::protocol`], for an encoder that is `frozen` or not.
     ///
     /// # Errors
-    /// As [`Labelled::n_shared`].
+    /// As [`Labelled::n_in_train`].
     pub(crate) fn protocol_of(&self, how: &str, frozen: &str, labelled: &Labelled) -> Result<String, Failure> {
         // As configurations spell it.
         let arch = json!(self.file.encoder.arch).as_str().unwrap_or_default().to_owned();
         let (n_train, n_test) = (labelled.train_pictures().len(), labelled.test_pictures().len());
-        let shared = match labelled.n_shared(self.look)? {
+        let in_train = match labelled.n_in_train(self.look)? {
             0 => String::new(),
-            n => format!(", {n} of them training pictures as well"),
+            n => format!(", {n} of them training pictures too"),
         };
         let step = match self.step {
             Some(step) if self.unfinished.is_none() => format!(" after {step} steps"),
@@ -140,7 +143,7 @@ impl Subject {
         };
         Ok(format!(
             "{how}; {frozen} {arch} of width {}{step}, {} features before the head, tested in evaluation mode on pictures with the shorter \
-             side at {px} px, centre {px}x{px}, no augmentation; {n_train} training and {n_test} test pictures{shared}",
+             side at {px} px, centre {px}x{px}, no augmentation; {n_train} training and {n_test} test pictures{in_train}",
             self.file.encoder.width,
             self.trained.feature_dim(),
             px = self.look.size_px,
@@ -150,9 +153,10 @@ impl Subject {
     /// The weights of [`Self::encoder`] in an encoder that can train, on an autodiff device.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// [`Exit::Bug`]: the shapes are its own.
     pub(crate) fn trainable_encoder(&self, device: &Device) -> Result<ResNet, Failure> {
-        Ok(EncoderWeights::of_run(&self.run_dir, &self.file.encoder, device)?.encoder)
+        let fresh = self.file.encoder.init(0, device).or_exit(Exit::Bug)?;
+        load_named(fresh, named_tensors(&self.encoder)).or_exit(Exit::Bug)
     }
 }
 

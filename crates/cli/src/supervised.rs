@@ -52,7 +52,7 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
     let (all, test) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
     let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
     // Said before the long part.
-    labelled.n_shared(subject.look())?;
+    labelled.n_in_train(subject.look())?;
     let signals = Signals::listen().or_exit(Exit::Bug)?;
     let mut points = Vec::with_capacity(args.fractions.len());
     for &fraction in &args.fractions {
@@ -143,7 +143,7 @@ pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
     let labelled = Labelled::open(&args.eval, &subject.file)?;
     let (all, test): (Arc<dyn Source>, Subset) = (Arc::new(labelled.train_pictures()), labelled.test_pictures());
     let loader = training.loader(all)?;
-    labelled.n_shared(subject.look())?;
+    labelled.n_in_train(subject.look())?;
     let signals = Signals::listen().or_exit(Exit::Bug)?;
     let train = |what: &str, encoder| {
         let counter = Counter::start(what, 0);

@@ -13,14 +13,17 @@ use crate::failure::{Exit, Failure, at};
 /// Refuses a path that no output belongs at. A command that works for long asks this before it begins.
 ///
 /// # Errors
-/// [`Exit::Usage`] where `path` is a folder, or one of the files that a run cannot go on without.
+/// [`Exit::Usage`] where `path` is no regular file, whose place a file would take, or belongs to the record of a run.
 pub(crate) fn may_write(path: &Path) -> Result<(), Failure> {
     let refused = |why: &str| Failure::new(Exit::Usage, format!("cannot write {}: {why}", path.display()));
     if path.is_dir() {
         return Err(refused("it is a folder; name a file"));
     }
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(refused("it is a device or a pipe; name a file"));
+    }
     if RunDir::is_record(path) {
-        return Err(refused("a run keeps there what it goes on from; name another file"));
+        return Err(refused("a run keeps something of its own there; name another file"));
     }
     Ok(())
 }
@@ -39,6 +42,9 @@ impl Unfinished {
     /// [`Exit::Io`] where nothing can be written there, else as [`may_write`].
     pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
         may_write(path)?;
+        // The file that a link leads to is meant, not the link.
+        let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+        let path = &if is_link { fs::canonicalize(path).map_err(at(path))? } else { path.to_owned() };
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".unfinished");
         let unfinished = PathBuf::from(unfinished);

@@ -673,8 +673,13 @@ fn label_by_table(
             .push(format!("{place}: the first row, `{names}`, is taken for the names of the columns path and label"));
     }
     for (i, row) in table.rows.iter().enumerate().filter(|(i, _)| !is_met[*i]) {
-        let path = roots.first().map_or_else(|| row.path.clone(), |root| root.join(&row.path));
-        let reason = if path.exists() {
+        let places = roots.iter().map(PathBuf::as_path).chain(file.parent());
+        let mut paths = places.map(|place| place.join(&row.path));
+        let first = paths.next().unwrap_or_else(|| row.path.clone());
+        let found = std::iter::once(first.clone()).chain(paths).find(|path| path.exists());
+        let exists = found.is_some();
+        let path = found.unwrap_or(first);
+        let reason = if exists {
             format!("has a row in {place}, but is none of the pictures that were found")
         } else if i == 0 && !has_picture_extension(&row.path) {
             format!("has a row in {place}, but does not exist; if the row names columns, call them path and label")
@@ -888,18 +893,18 @@ fn what_was_seen(listing: &Listing) -> String {
     text
 }
 
-/// The first three bad files as the tail of a message.
 /// How many bad files are rows of a table, where some are.
 fn rows_among(n_rows: usize) -> String {
     match n_rows {
         0 => String::new(),
         n => format!(
-            ", {n} of them rows of the table of labels that fit no picture (their paths begin below the folder of \
+            ", {n} of them rows of the table of labels that fit no picture (paths must begin below the folder of \
              pictures, at the folder of the table, or at the root of the file system)"
         ),
     }
 }
 
+/// The first three bad files as the tail of a message.
 fn first_of(bad_files: &[BadFile]) -> String {
     let mut text = String::new();
     for (i, file) in bad_files.iter().take(3).enumerate() {

@@ -208,12 +208,18 @@ impl LabelTable {
 /// What a row of the table `file` may call `root`: by its whole path, as it is given or without links, or by the path
 /// from the folder of the table. The folder that the program was started in has no say: a run is resumed from anywhere.
 pub(crate) fn spellings(root: &Path, file: &Path) -> Vec<PathBuf> {
+    // A table that is a link has its paths where the link is.
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let canonical = fs::canonicalize(root).ok();
-    let folder = fs::canonicalize(file).ok().and_then(|file| file.parent().map(Path::to_owned));
-    let from_table =
-        canonical.as_deref().zip(folder.as_deref()).and_then(|(root, folder)| root.strip_prefix(folder).ok());
-    let from_table = from_table.map(Path::to_owned);
-    std::path::absolute(root).ok().into_iter().chain(canonical).chain(from_table).collect()
+    let from_table = canonical.as_deref().zip(fs::canonicalize(folder).ok()).map(|(root, folder)| from(&folder, root));
+    std::path::absolute(root).ok().into_iter().chain(canonical.clone()).chain(from_table).collect()
+}
+
+/// The way from `folder` to `to`, both of them whole paths without links.
+fn from(folder: &Path, to: &Path) -> PathBuf {
+    let shared = folder.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = folder.components().skip(shared).map(|_| Component::ParentDir);
+    up.chain(to.components().skip(shared)).collect()
 }
 
 /// What paths are compared by: `./a//b` and `a/b` are the same.

@@ -754,6 +754,11 @@ mod places {
             assert_eq!(labels(&source), [Some(1), Some(0)], "{prefix}");
             assert!(source.report().bad_files.is_empty(), "{prefix}");
         }
+        fs::create_dir(folder.path().join("tables")).unwrap();
+        put(&folder, "tables/labels.csv", b"../photos/x/a.png,cat\n../photos/y/b.png,ant\n");
+        let labels_file = Some(folder.path().join("tables/labels.csv"));
+        let source = open_files(&PictureFiles { labels: labels_file, ..PictureFiles::below(&root) });
+        assert_eq!(labels(&source), [Some(1), Some(0)]);
         let labels = table(&folder, "images/x/a.png,cat\nimages/y/b.png,ant\nimages/c.png,ant\nx/a.png,cat\n");
         let (files, config) =
             (PictureFiles { labels, ..PictureFiles::below(&root) }, FolderConfig { max_bad_fraction: 0.2, ..CONFIG });

@@ -49,7 +49,7 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// The run has no checkpoint yet.
-    #[error("{} has no checkpoint: the run ended before its first one", .0.display())]
+    #[error("{} has no checkpoint", .0.display())]
     None(PathBuf),
     /// Every checkpoint is damaged.
     #[error("no checkpoint in {} is whole: {}", .dir.display(), .damaged.join("; "))]

@@ -66,9 +66,10 @@ const BAD_FILES: &str = "bad_files.jsonl";
 const LOCK: &str = "lock";
 const METRICS: &str = "metrics.jsonl";
 const CHECKPOINTS: &str = "checkpoints";
+const EXPORTED: &str = "export/encoder.safetensors";
 const UNFINISHED: &str = ".unfinished";
-/// What a run goes on from: without these, or with others in their place, it is lost.
-const RECORD: [&str; 6] = [CONFIG, MANIFEST, BAD_FILES, LOCK, METRICS, CHECKPOINTS];
+/// What a run keeps for itself and for whoever reads it later.
+const RECORD: [&str; 7] = [CONFIG, MANIFEST, BAD_FILES, LOCK, METRICS, CHECKPOINTS, EXPORTED];
 const BEFORE_IT_BEGAN: [&str; 4] = [LOCK, UNFINISHED, BAD_FILES, MANIFEST];
 
 impl RunDir {
@@ -159,7 +160,7 @@ impl RunDir {
         }
     }
 
-    /// Whether `path` is where a run keeps what it goes on from, which no other output may take the place of.
+    /// Whether `path` is where a run keeps something of its own, which no other output may take the place of.
     #[must_use]
     pub fn is_record(path: &Path) -> bool {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
@@ -211,7 +212,7 @@ impl RunDir {
     /// The encoder after training, safetensors with torchvision's names.
     #[must_use]
     pub fn exported_encoder(&self) -> PathBuf {
-        self.path.join("export").join("encoder.safetensors")
+        self.path.join(EXPORTED)
     }
 
     fn locked(path: &Path) -> Result<Self, RunDirError> {
