@@ -52,6 +52,12 @@ fn the_encoder_is_looked_at_while_it_trains() {
         rows.iter().all(|row| row["knn"].is_null() || row["knn"]["n"] == 20),
         "a fifth of the pictures is asked about"
     );
+    // The lines that the curve is drawn beside are of the same pictures: those that `eval knn` holds out of so few.
+    let online = fs::read_to_string(trained().join("run/online.json")).expect("what it is compared with");
+    let online: Value = serde_json::from_str(&online).expect("JSON");
+    let scores = json(trained(), &["eval", "knn", "run", "--json"]);
+    assert_eq!((&online["untrained"], &online["raw_pixels"]), (&scores["untrained"], &scores["raw_pixels"]));
+    assert_eq!(rows[5]["knn"]["top1"], scores["top1"]);
 }
 
 #[test]
@@ -280,6 +286,35 @@ fn features_of_another_encoder_and_pictures_of_both_sides_are_noticed() {
     let test = |test| json(dir, &["eval", "knn", "run", "--train", "pictures/train", "--test", test, "--json"]);
     assert_eq!(test("pictures/test")["n_in_train"], 0);
     let same = test("pictures/train");
+    // A test set may lack a class, and none may have one that nothing was learned of.
+    fs::create_dir_all(dir.join("two/test")).expect("a folder");
+    fs::create_dir_all(dir.join("two/train")).expect("a folder");
+    for (part, classes) in [("test", ["dots", "rings"]), ("train", ["dots", "bricks"])] {
+        for class in classes {
+            let folder = dir.join("two").join(part).join(class);
+            fs::create_dir_all(&folder).expect("a folder");
+            for i in 0..5 {
+                let name = format!("000{i}.png");
+                fs::copy(dir.join(format!("pictures/{part}/{class}")).join(&name), folder.join(name)).expect("copied");
+            }
+        }
+    }
+    let whole = test("pictures/test");
+    let recall = |scores: &Value, class: &str| {
+        let rows = scores["classes"].as_array().expect("classes").iter();
+        rows.filter(|row| row["class"] == class).map(|row| row["recall"].clone()).collect::<Vec<_>>()
+    };
+    let two = test("two/test");
+    assert_eq!((&two["n"], two["classes"].as_array().map(Vec::len)), (&10.into(), Some(2)), "{two}");
+    let right =
+        recall(&two, "dots")[0].as_f64().expect("a share") + recall(&two, "rings")[0].as_f64().expect("a share");
+    assert!((two["top1"].as_f64().expect("a share") - right / 2.0).abs() < 1e-12, "{two}");
+    assert!(recall(&whole, "bricks")[0].is_f64());
+    let knn = ["eval", "knn", "run", "--train", "two/train", "--test", "two/test"];
+    fails(dir, &knn, 3, &["no training picture is of the class rings", "--train"]);
+    assert_eq!(same["step"], 6);
+    assert_eq!(same["data"].as_array().map(Vec::len), Some(2), "both sides by place and fingerprint: {same}");
+    assert!(same["protocol"].as_str().is_some_and(|text| text.contains("pictures/train (")), "{same}");
     assert_eq!((&same["n_in_train"], &same["n"]), (&120.into(), &120.into()));
     assert!(same["protocol"].as_str().is_some_and(|text| text.contains("120 of them training pictures too")), "{same}");
 }

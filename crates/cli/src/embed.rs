@@ -129,7 +129,7 @@ impl Rows {
         let (path, identity) = (beside(".rows"), beside(".rows.json"));
         loop {
             let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-            let file = open.map_err(at(&path))?;
+            let file = open.map_err(at(out))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {

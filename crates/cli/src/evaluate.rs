@@ -64,7 +64,8 @@ impl Probe {
         let temperature = or(&args.temperature, file.eval.knn.temperature);
         for &k in &k {
             for &temperature in &temperature {
-                run_plan::check_knn(KnnConfig { k, temperature }).or_exit(Exit::Usage)?;
+                run_plan::check_knn(KnnConfig { k, temperature })
+                    .map_err(|error| Failure::new(Exit::Usage, format!("--k, --temperature, or else {error}")))?;
             }
         }
         Ok(KnnGrid { k, temperature, held_out: file.eval.linear.held_out })
@@ -163,8 +164,7 @@ fn probe(args: &EvalArgs, probe: &Probe) -> Result<(), Failure> {
     let beaten =
         [("raw_pixels", scores.raw_pixels), ("centred_pixels", scores.centred_pixels), ("untrained", scores.untrained)];
     let mut line = json_of(predictions, &beaten, banks.chance(), labelled.classes());
-    line.insert("n_in_train".to_owned(), json!(labelled.n_in_train(subject.look())?));
-    line.extend(named(&subject, &protocol));
+    line.extend(named(&subject, &labelled, &protocol)?);
     if let Value::Object(settings) = settings {
         line.extend(settings.clone());
     }
@@ -187,12 +187,18 @@ fn probe(args: &EvalArgs, probe: &Probe) -> Result<(), Failure> {
     result(&format!("protocol {protocol}"))
 }
 
-/// Which run was asked, and how.
-pub(crate) fn named(subject: &Subject, protocol: &str) -> Map<String, Value> {
-    Map::from_iter([
+/// Which run was asked at which step, about which pictures, and how.
+///
+/// # Errors
+/// As [`Labelled::n_in_train`].
+pub(crate) fn named(subject: &Subject, labelled: &Labelled, protocol: &str) -> Result<Map<String, Value>, Failure> {
+    Ok(Map::from_iter([
         ("protocol".to_owned(), json!(protocol)),
         ("run".to_owned(), json!(escape_path(subject.run_dir.path()))),
-    ])
+        ("step".to_owned(), json!(subject.step())),
+        ("data".to_owned(), json!(labelled.sides())),
+        ("n_in_train".to_owned(), json!(labelled.n_in_train(subject.look())?)),
+    ]))
 }
 
 /// What an evaluation found, and what it has to beat.
@@ -283,37 +289,41 @@ fn few_shot(args: &FewShotArgs) -> Result<(), Failure> {
     let how = format!("nearest class mean by cosine, {} draws of the labelled pictures", args.draws);
     let protocol = subject.protocol(&how, &labelled)?;
     let points = |curve: &[FewShot]| serde_json::to_value(curve).or_exit(Exit::Bug);
-    let line = Value::Object(Map::from_iter([
+    let mut line = Map::from_iter([
         ("trained".to_owned(), points(&curves.trained)?),
         ("untrained".to_owned(), points(&curves.untrained)?),
         ("centred_pixels".to_owned(), points(&curves.centred_pixels)?),
         ("raw_pixels".to_owned(), points(&curves.raw_pixels)?),
         ("chance".to_owned(), json!(banks.chance())),
         ("n".to_owned(), json!(banks.test.len())),
-        ("protocol".to_owned(), json!(protocol)),
-        ("run".to_owned(), json!(escape_path(subject.run_dir.path()))),
-    ]));
+    ]);
+    line.extend(named(&subject, &labelled, &protocol)?);
+    let line = Value::Object(line);
     scores::remember(&subject.run_dir, "few_shot", &line);
     if args.eval.json {
         return result_json(&line);
     }
     result(&format!(
-        "{how}: top-1 accuracy in %, with its 95 % interval over draws; chance {:.1}",
+        "{how}: top-1 accuracy on {} pictures in %, with its 95 % intervals over other draws and over other test pictures; \
+         chance {:.1}",
+        banks.test.len(),
         100.0 * banks.chance()
     ))?;
-    result("  labels of each class  raw pixels  centred pixels  untrained encoder  trained encoder")?;
+    result(
+        "  labels of each class  raw pixels  centred pixels  untrained encoder  trained encoder  [draws]       [test pictures]",
+    )?;
     for (i, trained) in curves.trained.iter().enumerate() {
         let share = |curve: &[FewShot]| 100.0 * curve[i].top1;
-        let [low, high] = trained.ci95;
+        let interval = |[low, high]: [f64; 2]| format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high);
         result(&format!(
-            "  {:20}  {:10.1}  {:14.1}  {:17.1}  {:15.1}  [{:.1}, {:.1}]",
+            "  {:20}  {:10.1}  {:14.1}  {:17.1}  {:15.1}  {:12}  {}",
             trained.shots,
             share(&curves.raw_pixels),
             share(&curves.centred_pixels),
             share(&curves.untrained),
             100.0 * trained.top1,
-            100.0 * low,
-            100.0 * high
+            interval(trained.ci95),
+            interval(trained.ci95_test)
         ))?;
     }
     result(&format!("protocol {protocol}"))

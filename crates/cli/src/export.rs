@@ -14,7 +14,7 @@ use twoview_encoder::{
 use twoview_train::RunDir;
 
 use crate::{
-    args::{ExportArgs, ExportFormat},
+    args::{ExportArgs, ExportFormat, Naming},
     device,
     encoder_weights::{EncoderWeights, STEPS_KEY, VIEW_KEY, View},
     failure::{Exit, Failure, OrExit, at},
@@ -70,6 +70,12 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
             let exit = if matches!(error, OnnxError::Io { .. }) { Exit::Io } else { Exit::Usage };
             Failure { exit, error: error.into() }
         })?,
+    }
+    if args.naming == Naming::Timm && file.encoder.width != 64 {
+        note(&format!(
+            "timm builds no ResNet of width {}: the card shows torchvision's loader, and the names are the same",
+            file.encoder.width
+        ));
     }
     let card = ModelCard::new(&run_dir, &manifest, &file, &weights, view, (format, args.naming), &out)?;
     let (card_json, card_md) = (beside(&out, "card.json"), beside(&out, "card.md"));

@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashSet,
+    fmt,
     sync::{Arc, OnceLock},
 };
 
+use serde::Serialize;
 use twoview_data::{Source, Split as Part, Subset};
 use twoview_encoder::FrozenEncoder;
 use twoview_eval::{
@@ -15,18 +17,39 @@ use twoview_pixels::Normalize;
 use crate::{
     args::EvalArgs,
     failure::{Exit, Failure, OrExit},
-    pictures,
-    run_file::RunFile,
+    pictures::{self, Pictures},
+    run_file::{RunFile, SourceConfig},
     run_plan,
     terminal::{Counter, counted, note},
 };
 
 /// Labelled pictures to learn from and others to test on.
 pub(crate) struct Labelled {
+    /// Whose pictures these are: of both sides where there are two, else of that from which a part is held out.
+    sides: Vec<Side>,
     train: Arc<dyn Source>,
     test: Test,
     /// How many test pictures are training pictures too, once it was looked at.
     n_in_train: OnceLock<usize>,
+}
+
+/// Where pictures are, and which.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Side {
+    place: String,
+    fingerprint: String,
+}
+
+impl Side {
+    fn of(config: &SourceConfig, pictures: &Pictures) -> Self {
+        Self { place: config.place(), fingerprint: pictures.manifest.fingerprint.clone() }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.place, self.fingerprint.get(..8).unwrap_or(&self.fingerprint))
+    }
 }
 
 /// Which pictures test.
@@ -51,7 +74,7 @@ pub(crate) struct Look {
 }
 
 /// Larger pictures say no more about their class pixel by pixel, and 224 x 224 of them fill the memory.
-const PIXELS_PX: u32 = 32;
+pub(crate) const PIXELS_PX: u32 = 32;
 
 /// Pictures whose pixels are in memory at a time when the two sides are compared.
 const COMPARED: usize = 4096;
@@ -73,25 +96,28 @@ impl Labelled {
     pub(crate) fn with_test(train: Arc<dyn Source>, test: Arc<dyn Source>) -> Result<Self, Failure> {
         require_labels(train.as_ref(), "--train", "--labels")?;
         require_labels(test.as_ref(), "--test", "--test-labels")?;
-        if train.classes() != test.classes() {
-            let only = |side: &str, a: &dyn Source, b: &dyn Source| {
-                let only: Vec<&str> =
-                    a.classes().iter().filter(|class| !b.classes().contains(class)).map(String::as_str).collect();
-                let (first, others) = only.split_at(only.len().min(CLASSES_NAMED));
-                let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
-                (!only.is_empty()).then(|| format!("only {side} pictures have {}{more}", first.join(", ")))
-            };
-            let (train, test) = (train.as_ref(), test.as_ref());
-            let sides = [only("training", train, test), only("test", test, train)];
-            let sides: Vec<String> = sides.into_iter().flatten().collect();
+        let only = |a: &dyn Source, b: &dyn Source| {
+            let known: HashSet<&String> = b.classes().iter().collect();
+            let only: Vec<&str> =
+                a.classes().iter().filter(|class| !known.contains(class)).map(String::as_str).collect();
+            let (first, others) = only.split_at(only.len().min(CLASSES_NAMED));
+            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            (!only.is_empty()).then(|| format!("{}{more}", first.join(", ")))
+        };
+        if let Some(unknown) = only(test.as_ref(), train.as_ref()) {
             let message = format!(
-                "the classes of the training and the test pictures differ: {}; give both the same with --train and --test, or \
-                 with tables that name the same classes",
-                sides.join("; ")
+                "--test: no training picture is of the class {unknown}; the classes to learn from are those of --train, so add \
+                 pictures there, or take these out of the test"
             );
             return Err(Failure::new(Exit::Data, message));
         }
-        let labelled = Self { train, test: Test::Source(test), n_in_train: OnceLock::new() };
+        if let Some(untested) = only(train.as_ref(), test.as_ref()) {
+            note(&format!("no test picture is of the class {untested}"));
+        }
+        let all = (0..test.len()).collect();
+        let test = Subset::new(test, all).with_classes(train.classes());
+        let test: Arc<dyn Source> = Arc::new(test.ok_or_else(|| Failure::new(Exit::Bug, "the classes were compared"))?);
+        let labelled = Self { sides: Vec::new(), train, test: Test::Source(test), n_in_train: OnceLock::new() };
         labelled.require_two_classes()?;
         Ok(labelled)
     }
@@ -104,7 +130,7 @@ impl Labelled {
         require_labels(all.as_ref(), "--train", "--labels")?;
         let labels: Vec<u32> = (0..all.len()).filter_map(|i| all.label(i)).collect();
         let split = Split::stratified(&labels, HELD_OUT, 0).or_exit(Exit::Data)?;
-        let labelled = Self { train: all, test: Test::HeldOut(split), n_in_train: OnceLock::new() };
+        let labelled = Self { sides: Vec::new(), train: all, test: Test::HeldOut(split), n_in_train: OnceLock::new() };
         labelled.require_two_classes()?;
         Ok(labelled)
     }
@@ -121,6 +147,11 @@ impl Labelled {
         let class = self.classes().get(first as usize).map_or("", String::as_str);
         let message = format!("the {n} to learn from are of one class, {class}: expected at least two classes");
         Err(Failure::new(Exit::Data, message))
+    }
+
+    /// Whose pictures these are: of both sides where there are two, else of that from which a part is held out.
+    pub(crate) fn sides(&self) -> &[Side] {
+        &self.sides
     }
 
     /// The names of the classes.
@@ -323,19 +354,31 @@ impl Labelled {
         if let Some(table) = &args.labels {
             train.set_labels(table)?;
         }
-        let all = with_labels(pictures::open_labelled(&train, Part::Train)?.source);
+        let pictures = pictures::open_labelled(&train, Part::Train)?;
+        let mut sides = vec![Side::of(&train, &pictures)];
+        let all = with_labels(pictures.source);
+        let mut test = None;
         if let Some(path) = &args.test {
-            let mut test = pictures::source_at(path, source)?;
+            let mut config = pictures::source_at(path, source)?;
             if let Some(table) = &args.test_labels {
-                test.set_labels(table)?;
+                config.set_labels(table)?;
             }
-            return Self::with_test(all, with_labels(pictures::open_labelled(&test, Part::Test)?.source));
+            let pictures = pictures::open_labelled(&config, Part::Test)?;
+            sides.push(Side::of(&config, &pictures));
+            test = Some(with_labels(pictures.source));
+        } else if args.train.is_none() && args.labels.is_none() && source.has_test() {
+            let pictures = pictures::open_labelled(source, Part::Test)?;
+            sides.push(Side::of(source, &pictures));
+            test = Some(pictures.source);
         }
-        if args.train.is_none() && args.labels.is_none() && source.has_test() {
-            return Self::with_test(all, pictures::open_labelled(source, Part::Test)?.source);
-        }
-        note("no --test given: a fifth of the labelled pictures is held out to test on");
-        Self::held_out(all)
+        let labelled = match test {
+            Some(test) => Self::with_test(all, test)?,
+            None => {
+                note("no --test given: a fifth of the labelled pictures is held out to test on");
+                Self::held_out(all)?
+            }
+        };
+        Ok(Self { sides, ..labelled })
     }
 }
 

@@ -85,7 +85,7 @@ pub(crate) fn pretrain(args: &PretrainArgs) -> Result<(), Failure> {
         // From here on the run needs the file no more, whenever it is stopped.
         Checkpoint::save(&run_dir, &state, 0).or_exit(Exit::Io)?;
     }
-    let online = Online::new(&file, &pictures.source, plan.knn_every)?;
+    let online = Online::new(&file, &pictures.source, plan.knn_every, &device, run_dir.path())?;
     let trained = train(
         &plan,
         run_dir,
@@ -154,7 +154,7 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<(), Failure> {
         tensorboard: args.tensorboard || events::path(run_dir.path()).is_file(),
         options: options(&args.device, args.recompute, args.live),
     };
-    let online = Online::new(&file, &pictures.source, plan.knn_every)?;
+    let online = Online::new(&file, &pictures.source, plan.knn_every, &device, run_dir.path())?;
     let trained = train(&plan, run_dir, state, &device, metrics_bytes, online.as_ref(), shown)?;
     end(&trained, has_labels(pictures.source.as_ref()), args.json)
 }

@@ -23,13 +23,14 @@ use crate::{
     failure::{Exit, Failure, OrExit, at},
     measurements::measurements,
     metrics_csv::write_metrics_csv,
+    online::OnlineReferences,
     pictures::{self, RunManifest},
     preview,
     run_file::RunFile,
     scores,
     spread::spread,
     subject::Subject,
-    terminal::{Counter, note, quoted, result, result_json},
+    terminal::{Counter, note, program, quoted, result, result_json},
     unfinished::{Unfinished, may_write},
 };
 
@@ -68,7 +69,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
         .and_then(|text| serde_json::from_str::<RunManifest>(&text).ok());
     let mut page = Report {
         name: run.file_name().map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned()),
-        about: about(&subject.file),
+        about: about(&subject.file, manifest.as_ref()),
         made: now(),
         program: format!("twoview {}", env!("CARGO_PKG_VERSION")),
         data: data_facts(manifest.as_ref()),
@@ -82,7 +83,14 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
         ..Report::default()
     };
     page.warnings = warnings(&subject, &steps);
-    add_scores(&mut page, &scores::read(&subject.run_dir), &run);
+    page.knn_references = OnlineReferences::of_run(&run).map_or_else(Vec::new, |references| {
+        let reference = |label: &str, value| Reference { label: label.to_owned(), value };
+        vec![reference("untrained", references.untrained), reference("raw pixels", references.raw_pixels)]
+    });
+    let scores = scores::read(&subject.run_dir);
+    page.warnings.extend(stale(&scores, &subject));
+    let train = if subject.file.data.source.is_nowhere() { " --train DATA" } else { "" };
+    add_scores(&mut page, &scores, &format!("{}{train}", quoted(&run)));
     if args.pictures == 0 {
         page.map = Section::Hint("Made with `--pictures 0`, so without a map of pictures.".to_owned());
     } else {
@@ -142,9 +150,14 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn about(file: &RunFile) -> String {
+fn about(file: &RunFile, manifest: Option<&RunManifest>) -> String {
     let name = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let arch = name(json!(file.encoder.arch));
+    if let Some(origin) =
+        manifest.filter(|manifest| manifest.is_imported()).and_then(|manifest| manifest.weights.as_ref())
+    {
+        return format!("A {arch} encoder of width {}, imported from {}.", file.encoder.width, origin.file);
+    }
     let loss = serde_json::to_value(&file.loss).ok().and_then(|loss| loss.get("kind").cloned()).map(name);
     format!(
         "A {arch} encoder of width {}, trained with the {} loss on batches of {} pictures, two views of each.",
@@ -162,7 +175,8 @@ fn now() -> String {
 }
 
 fn data_facts(manifest: Option<&RunManifest>) -> Vec<Fact> {
-    let Some(manifest) = manifest else { return Vec::new() };
+    // A run that was imported has no pictures of its own.
+    let Some(manifest) = manifest.filter(|manifest| !manifest.is_imported()) else { return Vec::new() };
     let classes = manifest.data.classes.len();
     vec![
         Fact::new("Pictures", manifest.data.pictures),
@@ -198,6 +212,19 @@ fn warnings(subject: &Subject, steps: &[StepRow]) -> Vec<String> {
     warnings
 }
 
+/// Says which scores are of an encoder that has been trained on since.
+fn stale(scores: &Map<String, Value>, subject: &Subject) -> Option<String> {
+    let step = subject.step()?;
+    let of_before = |score: &Value| score["step"].as_u64().is_some_and(|of| of != step);
+    let stale: Vec<&str> = scores.iter().filter(|(_, score)| of_before(score)).map(|(name, _)| name.as_str()).collect();
+    (!stale.is_empty()).then(|| {
+        format!(
+            "These scores are of an earlier step than the encoder, which is of step {step}: {}. Evaluate again.",
+            stale.join(", ")
+        )
+    })
+}
+
 fn capital(words: &str) -> String {
     let mut letters = words.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
@@ -214,9 +241,8 @@ fn events(run: &Path, steps: &[StepRow]) -> Result<Option<PathBuf>, Failure> {
     }
 }
 
-/// The ladders of `scores.json`, the confusions of the first, and lines for the curve of the nearest neighbours.
-fn add_scores(page: &mut Report, all: &Map<String, Value>, run: &std::path::Path) {
-    let run = quoted(run);
+/// The ladders of `scores.json` and the confusions of the first.
+fn add_scores(page: &mut Report, all: &Map<String, Value>, run: &str) {
     let mut ladders = Vec::new();
     for (key, title) in [
         ("knn", "kNN"),
@@ -241,12 +267,6 @@ fn add_scores(page: &mut Report, all: &Map<String, Value>, run: &std::path::Path
                 Some(Rung { label: label.to_owned(), value, interval: ci95.and_then(interval) })
             })
             .collect();
-        if key == "knn" {
-            let references = [("untrained", "untrained"), ("raw pixels", "raw_pixels")];
-            page.knn_references = (references.into_iter())
-                .filter_map(|(label, name)| Some(Reference { label: label.to_owned(), value: share(name)? }))
-                .collect();
-        }
         let protocol = score["protocol"].as_str().unwrap_or_default().to_owned();
         ladders.push(ScoreLadder { title: title.to_owned(), protocol, rungs });
         if matches!(page.confusion, Section::Absent)
@@ -258,7 +278,8 @@ fn add_scores(page: &mut Report, all: &Map<String, Value>, run: &std::path::Path
     }
     page.scores = if ladders.is_empty() {
         Section::Hint(format!(
-            "`twoview eval knn {run}` and `twoview eval linear {run}` add scores; then make this page again."
+            "`{program} eval knn {run}` and `{program} eval linear {run}` add scores; then make this page again.",
+            program = program()
         ))
     } else {
         Section::Present(ladders)

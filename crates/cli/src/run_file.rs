@@ -199,8 +199,20 @@ impl SourceConfig {
         matches!(self, Self::Folder { root: None, roots, list: None, labels: None, .. } if roots.is_empty())
     }
 
+    /// Where the pictures are, in words.
+    pub(crate) fn place(&self) -> String {
+        let paths: Vec<String> = self.paths().into_iter().map(|path| path.display().to_string()).collect();
+        if paths.is_empty() { "the built-in patterns".to_owned() } else { paths.join(", ") }
+    }
+
     /// What was written down and is not there any more.
     pub(crate) fn gone(&self) -> Option<&Path> {
+        // Of shards by a pattern, the folder.
+        self.paths().into_iter().find(|path| crate::pictures::absolute(path).is_err())
+    }
+
+    /// Every folder, list and table that was written down.
+    fn paths(&self) -> Vec<&Path> {
         let paths: Vec<&PathBuf> = match self {
             Self::Folder { root, roots, list, labels, .. } => {
                 root.iter().chain(roots).chain(list).chain(labels).collect()
@@ -213,8 +225,7 @@ impl SourceConfig {
             | Self::Parquet { root, .. }
             | Self::Pack { root, .. } => vec![root],
         };
-        // Of shards by a pattern, the folder.
-        paths.into_iter().map(PathBuf::as_path).find(|path| crate::pictures::absolute(path).is_err())
+        paths.into_iter().map(PathBuf::as_path).collect()
     }
 
     /// Where the pictures lie, for the command line to fill in; `None` for what is made by the program.
@@ -526,6 +537,10 @@ fn apply(table: &mut toml::Table, set: &str) -> Result<(), RunFileError> {
 
 /// Adds the nearest valid name to a message of the kind "unknown field `x`, expected one of `a`, `b`".
 fn with_hint(message: String) -> String {
+    // What a tagged value says that has two tags; lengths and intervals are the ones that people write.
+    if message.contains("wanted exactly 1 element, more than 1 element") {
+        return message + "; give one of steps, epochs and examples";
+    }
     let Some(start) = message.find("unknown field").or_else(|| message.find("unknown variant")) else {
         return message;
     };

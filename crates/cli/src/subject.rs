@@ -62,6 +62,11 @@ impl Subject {
         Ok(Self { run_dir, file, device, device_name, encoder, trained, step, unfinished, look })
     }
 
+    /// The step that its encoder is of; `None` where no run trained it.
+    pub(crate) fn step(&self) -> Option<u64> {
+        self.step
+    }
+
     /// That training is not at its end, in words; `None` where it is.
     pub(crate) fn unfinished(&self) -> Option<&str> {
         self.unfinished.as_deref()
@@ -136,6 +141,7 @@ impl Subject {
             0 => String::new(),
             n => format!(", {n} of them training pictures too"),
         };
+        let sides = labelled.sides().iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
         let step = match self.step {
             Some(step) if self.unfinished.is_none() => format!(" after {step} steps"),
             Some(step) => format!(" after {step} steps of a run that has not ended"),
@@ -143,7 +149,7 @@ impl Subject {
         };
         Ok(format!(
             "{how}; {frozen} {arch} of width {}{step}, {} features before the head, tested in evaluation mode on pictures with the shorter \
-             side at {px} px, centre {px}x{px}, no augmentation; {n_train} training and {n_test} test pictures{in_train}",
+             side at {px} px, centre {px}x{px}, no augmentation; {n_train} training and {n_test} test pictures{in_train}, of {sides}",
             self.file.encoder.width,
             self.trained.feature_dim(),
             px = self.look.size_px,

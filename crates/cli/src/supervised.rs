@@ -58,6 +58,10 @@ pub(crate) fn fine_tune(args: &FineTuneArgs) -> Result<(), Failure> {
     for &fraction in &args.fractions {
         let rows = Split::few_labels(&labels, fraction, training.seed).or_exit(Exit::Bug)?;
         let n_labels = rows.len();
+        if let Some(same) = points.iter().find(|point: &&Point| point.n_labels == n_labels) {
+            points.push(Point { fraction, ..same.clone() });
+            continue;
+        }
         let loader = training.loader(Arc::new(Subset::new(all.clone(), rows)))?;
         let tune = |what: &str, encoder| {
             let counter = Counter::start(format!("{what}, {n_labels} labels, steps"), 0);
@@ -100,7 +104,7 @@ fn say_fine_tuned(
     let Some(last) = points.iter().max_by(|a, b| a.fraction.total_cmp(&b.fraction)) else {
         return Err(Failure::new(Exit::Usage, "--fractions: expected at least one share of the labels"));
     };
-    let n_test = labelled.test_pictures().len();
+    let (n_train, n_test) = (labelled.train_pictures().len(), labelled.test_pictures().len());
     let how = format!(
         "the whole encoder and a linear classifier trained by {}, seed {}, beside the same from random initial weights",
         training.in_words(),
@@ -111,7 +115,7 @@ fn say_fine_tuned(
     let mut line = json_of(&last.trained, &[("scratch", last.scratch.score())], chance, labelled.classes());
     line.insert("fractions".to_owned(), points.iter().map(Point::json).collect());
     line.insert("settings".to_owned(), json!(training.config));
-    line.extend(named(subject, &protocol));
+    line.extend(named(subject, labelled, &protocol)?);
     let line = Value::Object(line);
     scores::remember(&subject.run_dir, "finetune", &line);
     if args.eval.json {
@@ -120,7 +124,11 @@ fn say_fine_tuned(
     result(&format!("fine-tuned: top-1 accuracy on {n_test} pictures, with its 95 % interval"))?;
     result(&format!("  chance            {:5.1} %", 100.0 * chance))?;
     for Point { fraction, n_labels, scratch, trained } in points {
-        result(&format!("{n_labels} labels ({} %)", (1e8 * fraction).round() / 1e6))?;
+        let asked = (1e8 * fraction).round() / 1e6;
+        let share = 100.0 * *n_labels as f64 / n_train as f64;
+        // Rounded up, and at least one of each class.
+        let asked = if (share - asked).abs() < 0.05 { String::new() } else { format!(", {asked} % asked for") };
+        result(&format!("{n_labels} labels ({share:.1} %{asked})"))?;
         result(&rung("from scratch", &scratch.score()))?;
         result(&rung("fine-tuned", &trained.score()))?;
     }
@@ -164,7 +172,7 @@ pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
     let chance = trained.majority_share();
     let mut line = json_of(&trained, &[("untrained", untrained.score())], chance, labelled.classes());
     line.insert("settings".to_owned(), json!(training.config));
-    line.extend(named(&subject, &protocol));
+    line.extend(named(&subject, &labelled, &protocol)?);
     let line = Value::Object(line);
     scores::remember(&subject.run_dir, "linear_augmented", &line);
     if args.eval.json {
@@ -179,6 +187,7 @@ pub(crate) fn linear_augmented(args: &LinearArgs) -> Result<(), Failure> {
 }
 
 /// What fine-tuning on some of the labels came to.
+#[derive(Clone)]
 struct Point {
     fraction: f64,
     n_labels: usize,

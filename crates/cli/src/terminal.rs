@@ -278,7 +278,10 @@ impl MetricSink for TrainingBar {
         let noise = self.smooth.noise.and_then(|noise| noise.batch_size());
         let noise = noise.map(|batch| format!("  noise {batch:.0}")).unwrap_or_default();
         self.knn = m.knn.or(self.knn);
-        let knn = self.knn.map(|knn| format!("  kNN {:.1} %", 100.0 * knn.top1)).unwrap_or_default();
+        let knn = self
+            .knn
+            .map(|knn| format!("  kNN {:.1} % (chance {:.1})", 100.0 * knn.top1, 100.0 * knn.chance))
+            .unwrap_or_default();
         let line = format!(
             "epoch {:.2}  loss {loss:.3} ({})  found {:.0} %{rank}{noise}{knn}  {images_per_s:.0} img/s",
             m.epoch,

@@ -32,6 +32,15 @@ pub enum WeightsFileError {
         /// The file.
         path: PathBuf,
     },
+    /// Neither of the two.
+    #[error(
+        "{} begins like no file of weights: expected a .safetensors file or one of torch.save (.pth, .pt, .ckpt)",
+        path.display()
+    )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+    },
     /// A safetensors file that is none.
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
@@ -96,6 +105,10 @@ impl WeightsFile {
         let (content, metadata) = if head.starts_with(b"PK") {
             (Content::Torch(Box::new(TorchFile::open(path)?)), BTreeMap::new())
         } else {
+            // The header is JSON, behind its length.
+            if head.get(8).is_some_and(|&byte| byte != b'{') {
+                return Err(WeightsFileError::Unknown { path: path.to_owned() });
+            }
             let content = load_safetensors(path)?;
             (Content::Safetensors(content.tensors.into_iter().collect()), content.metadata)
         };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::score::wilson;
 use crate::split::hash;
 use crate::{FeatureBank, NearestError, NearestRows, Score};
 
@@ -25,6 +26,8 @@ pub struct FewShot {
     pub top1: f64,
     /// 95 % interval of that mean over other draws of the labelled pictures; it says nothing about other test pictures.
     pub ci95: [f64; 2],
+    /// 95 % interval over other test pictures, Wilson's for the mean accuracy; it says nothing about other draws.
+    pub ci95_test: [f64; 2],
     /// The accuracy of each draw.
     pub draws: Vec<f64>,
 }
@@ -105,7 +108,7 @@ impl FewShotConfig {
                 );
             }
         }
-        Ok(self.shots.iter().zip(accuracies).map(|(&shots, draws)| FewShot::of(shots, draws)).collect())
+        Ok(self.shots.iter().zip(accuracies).map(|(&shots, draws)| FewShot::of(shots, draws, test.len())).collect())
     }
 }
 
@@ -133,12 +136,13 @@ fn accuracy(
 }
 
 impl FewShot {
-    fn of(shots: usize, draws: Vec<f64>) -> Self {
+    fn of(shots: usize, draws: Vec<f64>, n_test: usize) -> Self {
         let n = draws.len() as f64;
         let mean = draws.iter().sum::<f64>() / n;
         let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
         let half_width = student_t_975(draws.len() - 1) * (variance / n).sqrt();
-        Self { shots, top1: mean, ci95: [(mean - half_width).max(0.0), (mean + half_width).min(1.0)], draws }
+        let ci95 = [(mean - half_width).max(0.0), (mean + half_width).min(1.0)];
+        Self { shots, top1: mean, ci95, ci95_test: wilson(mean, n_test), draws }
     }
 }
 

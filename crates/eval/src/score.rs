@@ -68,7 +68,7 @@ impl Score {
         if hits > n {
             return Err(ScoreError::MoreHitsThanPictures { hits, n });
         }
-        Ok(Self { top1: hits as f64 / n as f64, ci95: wilson(hits, n), hits, n })
+        Ok(Self { top1: hits as f64 / n as f64, ci95: wilson(hits as f64 / n as f64, n), hits, n })
     }
 
     /// Counts how often `predicted` meets `labels`. Both have the same length, at least one.
@@ -80,12 +80,13 @@ impl Score {
 
     /// The score of `hits` among `n`, where `n` is at least 1 and `hits`.
     pub(crate) fn of_counts(hits: usize, n: usize) -> Self {
-        Self { top1: hits as f64 / n as f64, ci95: wilson(hits, n), hits, n }
+        Self { top1: hits as f64 / n as f64, ci95: wilson(hits as f64 / n as f64, n), hits, n }
     }
 }
 
-fn wilson(hits: usize, n: usize) -> [f64; 2] {
-    let (n, p) = (n as f64, hits as f64 / n as f64);
+/// Wilson's 95 % interval for a share `p` seen among `n`.
+pub(crate) fn wilson(p: f64, n: usize) -> [f64; 2] {
+    let n = n as f64;
     let z2_n = Z_95 * Z_95 / n;
     let centre = p + z2_n / 2.0;
     let half_width = Z_95 * (p * (1.0 - p) / n + z2_n / (4.0 * n)).sqrt();

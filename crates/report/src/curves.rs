@@ -18,7 +18,7 @@ pub(crate) fn curves(rows: &[StepRow], knn_references: &[Reference]) -> Vec<Plot
     let level = |label: &str, values| Series::Level { label: label.to_owned(), values };
     let mut knn = vec![Series::Dots { label: "kNN", values: of(|row| row.knn.and_then(|knn| knn.top1)) }];
     let chance = rows.iter().find_map(|row| row.knn.and_then(|knn| knn.chance));
-    if let (Some(chance), []) = (chance, knn_references) {
+    if let Some(chance) = chance {
         knn.push(level("chance", constant(chance.into())));
     }
     knn.extend(knn_references.iter().map(|reference| level(&reference.label, constant(reference.value))));
@@ -180,6 +180,6 @@ mod tests {
         };
         assert_eq!(labels(&[]), ["chance"]);
         let untrained = Reference { label: "untrained".to_owned(), value: 0.2 };
-        assert_eq!(labels(&[untrained]), ["untrained"]);
+        assert_eq!(labels(&[untrained]), ["chance", "untrained"]);
     }
 }
