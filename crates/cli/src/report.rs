@@ -88,7 +88,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
         vec![reference("untrained", references.untrained), reference("raw pixels", references.raw_pixels)]
     });
     let scores = scores::read(&subject.run_dir);
-    page.warnings.extend(stale(&scores, &subject));
+    page.warnings.extend(stale(&scores, subject.step()).into_iter().chain(flattered(&scores)));
     let train = if subject.file.data.source.is_nowhere() { " --train DATA" } else { "" };
     add_scores(&mut page, &scores, &format!("{}{train}", quoted(&run)));
     if args.pictures == 0 {
@@ -213,14 +213,27 @@ fn warnings(subject: &Subject, steps: &[StepRow]) -> Vec<String> {
 }
 
 /// Says which scores are of an encoder that has been trained on since.
-fn stale(scores: &Map<String, Value>, subject: &Subject) -> Option<String> {
-    let step = subject.step()?;
+fn stale(scores: &Map<String, Value>, step: Option<u64>) -> Option<String> {
+    let step = step?;
     let of_before = |score: &Value| score["step"].as_u64().is_some_and(|of| of != step);
     let stale: Vec<&str> = scores.iter().filter(|(_, score)| of_before(score)).map(|(name, _)| name.as_str()).collect();
     (!stale.is_empty()).then(|| {
         format!(
             "These scores are of an earlier step than the encoder, which is of step {step}: {}. Evaluate again.",
             stale.join(", ")
+        )
+    })
+}
+
+/// Says which scores are of test pictures that were learned from.
+fn flattered(scores: &Map<String, Value>) -> Option<String> {
+    let of_seen = |score: &Value| score["n_in_train"].as_u64().is_some_and(|n| n > 0);
+    let seen: Vec<&str> = scores.iter().filter(|(_, score)| of_seen(score)).map(|(name, _)| name.as_str()).collect();
+    (!seen.is_empty()).then(|| {
+        format!(
+            "Some test pictures of these scores are training pictures too, which flatters them: {}. Their protocol says how \
+             many.",
+            seen.join(", ")
         )
     })
 }
@@ -500,4 +513,24 @@ fn small(source: &dyn Source, i: usize, side: u32) -> Result<Image, Failure> {
 #[expect(clippy::cast_possible_truncation, reason = "a cosine or a place on the page is read to a few figures")]
 fn narrow(value: f64) -> f32 {
     value as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_of_another_step_or_of_pictures_that_were_seen_are_named() {
+        let score = |step: u64, n_in_train: u64| json!({ "step": step, "n_in_train": n_in_train, "top1": 0.5 });
+        let scores = Map::from_iter([("knn".to_owned(), score(19, 0)), ("linear".to_owned(), score(40, 3))]);
+        let stale = stale(&scores, Some(40)).expect("one is of step 19");
+        assert!(stale.contains("step 40: knn.") && !stale.contains("linear"), "{stale}");
+        let flattered = flattered(&scores).expect("one has seen its test pictures");
+        assert!(flattered.contains("flatters them: linear."), "{flattered}");
+        let fine = Map::from_iter([("knn".to_owned(), score(40, 0)), ("old".to_owned(), json!({ "top1": 0.5 }))]);
+        assert_eq!(
+            (super::stale(&fine, Some(40)), super::stale(&fine, None), super::flattered(&fine)),
+            (None, None, None)
+        );
+    }
 }
