@@ -659,9 +659,20 @@ fn label_by_table(
 ) -> Vec<String> {
     let file = files.labels.as_deref().unwrap_or(Path::new(""));
     let spellings: Vec<Vec<PathBuf>> = roots.iter().map(|root| spellings(root, file)).collect();
-    let row_of = |root: u32, relative: &Path| table.row_of(&spellings[root as usize], relative);
-    let mut is_met = vec![false; table.rows.len()];
+    let as_written = |root: u32, relative: &Path| table.row_of(&spellings[root as usize], relative);
     let named = candidates.iter().map(|(root, relative)| (*root, relative.as_path()));
+    let mut is_met = vec![false; table.rows.len()];
+    named.clone().filter_map(|(root, relative)| as_written(root, relative)).for_each(|row| is_met[row] = true);
+    // Rows that lead to a picture through links are found by where they lead.
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let unmet = table.rows.iter().enumerate().filter(|(i, _)| !is_met[*i]);
+    let by_place: HashMap<PathBuf, usize> =
+        unmet.filter_map(|(i, row)| Some((fs::canonicalize(folder.join(&row.path)).ok()?, i))).collect();
+    let row_of = |root: u32, relative: &Path| {
+        let place = || fs::canonicalize(roots[root as usize].join(relative)).ok();
+        let led_to = || if by_place.is_empty() { None } else { by_place.get(&place()?).copied() };
+        as_written(root, relative).or_else(led_to)
+    };
     let unusable: Vec<usize> = bad.iter().filter_map(|(root, relative, _)| row_of(*root, relative)).collect();
     named.filter_map(|(root, relative)| row_of(root, relative)).chain(unusable).for_each(|row| is_met[row] = true);
     for good in &mut *good {

@@ -759,6 +759,14 @@ mod places {
         let labels_file = Some(folder.path().join("tables/labels.csv"));
         let source = open_files(&PictureFiles { labels: labels_file, ..PictureFiles::below(&root) });
         assert_eq!(labels(&source), [Some(1), Some(0)]);
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(&root, folder.path().join("link")).unwrap();
+            let labels_file = table(&folder, "link/x/a.png,cat\nlink/y/b.png,ant\n");
+            let source = open_files(&PictureFiles { labels: labels_file, ..PictureFiles::below(&root) });
+            assert_eq!(labels(&source), [Some(1), Some(0)]);
+            assert!(source.report().bad_files.is_empty(), "{:?}", source.report().bad_files);
+        }
         let labels = table(&folder, "images/x/a.png,cat\nimages/y/b.png,ant\nimages/c.png,ant\nx/a.png,cat\n");
         let (files, config) =
             (PictureFiles { labels, ..PictureFiles::below(&root) }, FolderConfig { max_bad_fraction: 0.2, ..CONFIG });

@@ -294,6 +294,7 @@ fn other_files_are_told_apart_with_a_remedy() {
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
     says(&tar, "before PyTorch 1.6");
-    says(b"<!DOCTYPE html><html>", "no safetensors file");
+    says(b"<!DOCTYPE html><html>", "expected a .safetensors file or one of torch.save");
+    says(b"\x02\0\0\0\0\0\0\0{?", "no safetensors file");
     says(b"PK\x03\x04 and nothing more", "no complete zip archive");
 }
