@@ -530,9 +530,8 @@ fn a_resumed_run_ends_with_the_loss_of_one_that_was_not_stopped() {
     let damaged = text.replacen("{\"step\":3", "{?step\":3", 1).replacen("{\"step\":5", "{?step\":5", 1);
     fs::write(dir.path().join("run/metrics.jsonl"), damaged).expect("written");
     let output = succeeds(dir.path(), &["resume", "run", "--tensorboard"]);
-    for line in ["line 3 ", "line 5 "] {
-        assert!(stderr(&output).contains(&format!("metrics.jsonl: {line}")), "{}", stderr(&output));
-    }
+    let said = stderr(&output);
+    assert!(said.contains("metrics.jsonl: lines 3, 5 cannot be read"), "{said}");
     succeeds(dir.path(), &["report", "run", "--pictures", "0"]);
 }
 

@@ -185,6 +185,21 @@ fn what_cannot_be_done_names_what_can() {
     assert_eq!(json(dir, &[&flat[..], &["--test-labels", "flat.csv", "--json"]].concat())["n"], 2);
     fails(dir, &["eval", "knn", "run", "--test-labels", "flat.csv"], 2, &["--test"]);
 
+    // The paths of a table that is a link begin where the link is, for every command.
+    #[cfg(unix)]
+    {
+        fs::create_dir_all(dir.join("store")).expect("a folder");
+        let row = |i: u32| format!("pictures/train/rings/000{i}.png,a\npictures/train/dots/000{i}.png,b\n");
+        fs::write(dir.join("store/table"), (0..8).map(row).collect::<String>()).expect("written");
+        std::os::unix::fs::symlink("store/table", dir.join("linked.csv")).expect("a link");
+        let checked = json(dir, &["data", "check", "pictures/train", "--labels", "linked.csv", "--json"]);
+        assert_eq!(checked["bad_files"].as_array().map(Vec::len), Some(0), "{checked}");
+        assert!(json(dir, &["eval", "knn", "run", "--labels", "linked.csv", "--json"])["top1"].is_f64());
+    }
+    fs::write(dir.join("other.csv"), "elsewhere/0000.png,a\nelsewhere/0001.png,b\n").expect("written");
+    let far = ["eval", "knn", "run", "--train", "flat", "--labels", "other.csv"];
+    fails(dir, &far, 3, &["other.csv"]);
+
     fs::write(dir.join("words.txt"), "not a picture").expect("written");
     fails(dir, &["search", "run", "words.txt"], 3, &["words.txt: expected a picture"]);
     fs::create_dir_all(dir.join("broken")).expect("a folder");
@@ -267,7 +282,18 @@ fn nothing_is_written_over_what_a_run_goes_on_from() {
     fails(dir, &["embed", "run", "pictures/test", "--out", "run/export/encoder.safetensors"], 2, &["of its own"]);
     fails(dir, &["embed", "run", "pictures/test", "--out", "features.parq"], 2, &["features.parq", "--format: npy"]);
     #[cfg(unix)]
-    fails(dir, &["dedup", "run", "--out", "/dev/null"], 2, &["/dev/null", "device"]);
+    {
+        fails(dir, &["dedup", "run", "--out", "/dev/null"], 2, &["/dev/null", "device"]);
+        // A link is written through, and is no way around.
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, dir.join(name)).expect("a link");
+        link("run/manifest.json", "to-manifest.csv");
+        fails(dir, &["embed", "run", "pictures/test", "--out", "to-manifest.csv"], 2, &["to-manifest.csv"]);
+        fs::write(dir.join("target.safetensors"), "").expect("written");
+        link("target.safetensors", "to-target.safetensors");
+        succeeds(dir, &["export", "run", "--out", "to-target.safetensors"]);
+        assert!(fs::metadata(dir.join("target.safetensors")).expect("a file").len() > 0);
+    }
+    fails(dir, &["dedup", "run", "--out", "run/scores.json"], 2, &["run/scores.json"]);
     assert_eq!(fs::read_to_string(dir.join(over)).expect("a configuration"), config);
 }
 

@@ -24,7 +24,7 @@ use crate::{
     pictures::RunManifest,
     run_file::RunFile,
     terminal::{note, result, result_json},
-    unfinished::{Unfinished, may_write},
+    unfinished::{Unfinished, may_write, resolved},
 };
 
 /// `twoview export`.
@@ -50,6 +50,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
             ExportFormat::Onnx => "onnx",
         })
     });
+    let out = resolved(&out).map_err(at(&out))?;
     // The run's own encoder may be written again, from the run.
     if out != run_dir.exported_encoder() {
         may_write(&out)?;

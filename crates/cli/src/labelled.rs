@@ -414,6 +414,10 @@ fn require_labels(source: &dyn Source, folder_flag: &str, table_flag: &str) -> R
             ),
         ));
     }
+    if (0..source.len()).all(|i| source.label(i).is_none()) {
+        let message = format!("{table_flag}: none of the pictures has a row in the table; its first column names them");
+        return Err(Failure::new(Exit::Data, message));
+    }
     if let Some(i) = (0..source.len()).find(|&i| source.label(i).is_none()) {
         let message = format!("{} has no label: evaluation needs one for every picture", source.name(i));
         return Err(Failure::new(Exit::Data, message));

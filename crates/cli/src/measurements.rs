@@ -2,10 +2,13 @@
 
 use std::fs;
 
-use twoview_report::{StepRow, StepsError, read_steps};
+use twoview_report::{StepRow, read_steps};
 use twoview_train::RunDir;
 
 use crate::terminal::note;
+
+/// Lines that a warning names.
+const NAMED: usize = 5;
 
 /// The steps in a run's `metrics.jsonl`. Lines that cannot be read are no reason to stop: they are named and left out.
 pub(crate) fn measurements(run_dir: &RunDir) -> Vec<StepRow> {
@@ -15,21 +18,22 @@ pub(crate) fn measurements(run_dir: &RunDir) -> Vec<StepRow> {
         warn(error.to_string());
         Vec::new()
     });
-    let mut lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
-    let n_lines = lines.len();
-    loop {
-        match read_steps(&lines.join(&b'\n')[..]) {
-            Ok(steps) => return steps,
-            Err(StepsError::Line { line, reason }) => {
-                // Those before it that were left out count as well.
-                let number = line + n_lines - lines.len();
-                warn(format!("line {number} cannot be read, and the curves go without it: {reason}"));
-                lines.remove(line - 1);
-            }
-            Err(error) => {
-                warn(error.to_string());
-                return Vec::new();
-            }
-        }
+    let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+    // A line on its own that cannot be read is taken for the torn end of a killed run, and gives nothing.
+    let is_good = |line: &&[u8]| line.trim_ascii().is_empty() || read_steps(*line).is_ok_and(|rows| !rows.is_empty());
+    let good: Vec<&[u8]> = lines.iter().copied().filter(is_good).collect();
+    let bad: Vec<String> =
+        (1..).zip(&lines).filter(|(_, line)| !is_good(line)).map(|(i, _): (usize, _)| i.to_string()).collect();
+    // The last one may be torn.
+    let n_bad = bad.len() - usize::from(bad.last() == Some(&lines.len().to_string()));
+    if n_bad > 0 {
+        let more = if n_bad > NAMED { format!(" and {} more", n_bad - NAMED) } else { String::new() };
+        let named = bad[..n_bad.min(NAMED)].join(", ");
+        let lines = if n_bad == 1 { "line" } else { "lines" };
+        warn(format!("{lines} {named}{more} cannot be read, and the curves go without it"));
     }
+    read_steps(&good.join(&b'\n')[..]).unwrap_or_else(|error| {
+        warn(error.to_string());
+        Vec::new()
+    })
 }

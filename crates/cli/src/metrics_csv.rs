@@ -43,9 +43,9 @@ pub(crate) fn write_metrics_csv(metrics: &Path, out: &Path) -> Result<(), Failur
 }
 
 fn rows(lines: impl BufRead, mut take: impl FnMut(BTreeMap<String, String>) -> io::Result<()>) -> io::Result<()> {
-    for line in lines.lines() {
+    for line in lines.split(b'\n') {
         // A run that was killed may have left half a line.
-        let Ok(value) = serde_json::from_str::<Value>(&line?) else { continue };
+        let Ok(value) = serde_json::from_slice::<Value>(&line?) else { continue };
         let mut row = BTreeMap::new();
         flatten("", &value, &mut row);
         take(row)?;
@@ -76,6 +76,7 @@ mod tests {
         let (metrics, out) = (dir.path().join("metrics.jsonl"), dir.path().join("metrics.csv"));
         let lines = "{\"step\":1,\"loss\":2.5,\"p\":[0.1,0.2],\"knn\":null}\n\
                      {\"step\":2,\"loss\":null,\"p\":[0.3,0.4],\"knn\":{\"top1\":0.5}}\n{\"step\":3,\"lo";
+        let lines = [b"no \xFF text\n".as_slice(), lines.as_bytes()].concat();
         std::fs::write(&metrics, lines).expect("written");
         write_metrics_csv(&metrics, &out).map_err(|failure| failure.error).expect("written");
         let table = std::fs::read_to_string(&out).expect("there");

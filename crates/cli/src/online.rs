@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -122,7 +123,8 @@ impl Online {
         let side = self.look.size_px.min(PIXELS_PX);
         let raw_pixels = self.score_of(|source| FeatureBank::from_pixels(source, side, &|_, _| {}))?.top1;
         let references = OnlineReferences { untrained, raw_pixels };
-        Unfinished::write(&path, serde_json::to_string(&references).or_exit(Exit::Bug)?)
+        let text = serde_json::to_string(&references).or_exit(Exit::Bug)?;
+        Unfinished::create_own(&path)?.finish(|file| file.write_all(text.as_bytes()))
     }
 }
 

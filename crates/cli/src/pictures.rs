@@ -332,6 +332,17 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// The absolute path of a list or a table, whose own paths begin at its folder: that of a link, not of where it leads.
+///
+/// # Errors
+/// The operating system's, where there is no such file.
+pub(crate) fn absolute_file(path: &Path) -> io::Result<PathBuf> {
+    fs::metadata(path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(fs::canonicalize(folder)?.join(name))
+}
+
 /// The shorter side that pictures have in the middle: of all where a scan knows them, else of a few.
 pub(crate) fn shorter_side(pictures: &Pictures) -> u32 {
     const LOOKED_AT: usize = 15;

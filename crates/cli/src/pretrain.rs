@@ -218,6 +218,13 @@ fn require_untrained(run_dir: &RunDir, save_every: u64) -> Result<(), Failure> {
     let n_steps = lines as u64;
     let is_exported = run_dir.exported_encoder().is_file();
     if !is_exported && n_steps <= save_every {
+        if n_steps > 0 {
+            note(&format!(
+                "warning: {} has no checkpoint: training begins with its first step, and the {n_steps} measured before are \
+                 measured again",
+                run_dir.path().display()
+            ));
+        }
         return Ok(());
     }
     let what = if is_exported {

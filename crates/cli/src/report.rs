@@ -24,7 +24,7 @@ use crate::{
     measurements::measurements,
     metrics_csv::write_metrics_csv,
     online::OnlineReferences,
-    pictures::{self, RunManifest},
+    pictures::{self, Pictures, RunManifest},
     preview,
     run_file::RunFile,
     scores,
@@ -95,7 +95,16 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
         page.map = Section::Hint("Made with `--pictures 0`, so without a map of pictures.".to_owned());
     } else {
         match opened(args, &subject) {
-            Ok(source) => add_pictures(&mut page, args, &subject, &source)?,
+            Ok(pictures) => {
+                let begun = manifest.as_ref().map(|manifest| manifest.data.fingerprint.as_str());
+                // With what is known of duplicates behind it, where a list of them was given.
+                let is_same = |begun: &str| begun.starts_with(&pictures.manifest.fingerprint);
+                if args.data.is_none() && begun.is_some_and(|begun| !is_same(begun)) {
+                    page.warnings
+                        .push("The pictures on this page are not those that the run was trained on.".to_owned());
+                }
+                add_pictures(&mut page, args, &subject, &pictures.source)?;
+            }
             // The curves are worth a page even where the pictures are gone.
             Err(failure) => {
                 note(&format!("warning: the page has no pictures: {:#}", failure.error));
@@ -321,9 +330,9 @@ fn confusion(score: &Value, title: &str) -> Option<(Vec<String>, Confusion)> {
     (kept == n_wrong && names.len() > 1).then(|| (names, Confusion { of: title.to_owned(), counts }))
 }
 
-fn opened(args: &ReportArgs, subject: &Subject) -> Result<Arc<dyn Source>, Failure> {
+fn opened(args: &ReportArgs, subject: &Subject) -> Result<Pictures, Failure> {
     let config = pictures::source_or_own(args.data.as_deref(), "--data", &subject.file.data.source)?;
-    Ok(pictures::open(&config, Split::Train)?.source)
+    pictures::open(&config, Split::Train)
 }
 
 /// The map, the gallery, the pairs and the sheet of views.

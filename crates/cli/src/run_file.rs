@@ -188,7 +188,7 @@ impl SourceConfig {
             let message = "--labels goes with a folder of pictures; this set has labels of its own or none";
             return Err(Failure::new(Exit::Usage, message));
         };
-        let found = fs::canonicalize(table)
+        let found = crate::pictures::absolute_file(table)
             .map_err(|error| Failure::new(Exit::Data, format!("--labels {}: {error}", table.display())))?;
         *labels = Some(found);
         Ok(())
@@ -462,14 +462,19 @@ impl RunFile {
     /// The path that leads nowhere, and what the operating system said.
     pub(crate) fn make_paths_absolute(&mut self) -> Result<(), (PathBuf, std::io::Error)> {
         let mut paths: Vec<&mut PathBuf> = self.start.iter_mut().chain(&mut self.data.duplicates).collect();
+        let mut files: Vec<&mut PathBuf> = Vec::new();
         match &mut self.data.source {
             SourceConfig::Folder { root, roots, list, labels, .. } => {
-                paths.extend(root.iter_mut().chain(roots).chain(list).chain(labels));
+                paths.extend(root.iter_mut().chain(roots));
+                files.extend(list.iter_mut().chain(labels));
             }
             other => paths.extend(other.root_mut()),
         }
         for path in paths {
             *path = crate::pictures::absolute(path).map_err(|error| (path.clone(), error))?;
+        }
+        for file in files {
+            *file = crate::pictures::absolute_file(file).map_err(|error| (file.clone(), error))?;
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ pub(crate) fn remember(run_dir: &RunDir, evaluation: &str, scores: &Value) {
         let mut all = read(run_dir);
         all.insert(evaluation.to_owned(), scores.clone());
         let text = serde_json::to_string_pretty(&all).unwrap_or_default();
-        Unfinished::create(&path(run_dir))?.finish(|file| writeln!(file, "{text}"))
+        Unfinished::create_own(&path(run_dir))?.finish(|file| writeln!(file, "{text}"))
     })();
     if let Err(failure) = written {
         note(&format!("warning: the scores are not kept: {:#}", failure.error));

@@ -28,6 +28,15 @@ pub(crate) fn may_write(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The file that a link leads to, which is the one that is meant; any other path as it is.
+///
+/// # Errors
+/// The operating system's, where the link leads nowhere.
+pub(crate) fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    if is_link { fs::canonicalize(path) } else { Ok(path.to_owned()) }
+}
+
 /// A file on its way: under another name until it is complete, removed if it never is.
 pub(crate) struct Unfinished {
     file: BufWriter<File>,
@@ -42,9 +51,14 @@ impl Unfinished {
     /// [`Exit::Io`] where nothing can be written there, else as [`may_write`].
     pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
         may_write(path)?;
-        // The file that a link leads to is meant, not the link.
-        let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-        let path = &if is_link { fs::canonicalize(path).map_err(at(path))? } else { path.to_owned() };
+        Self::create_own(&resolved(path).map_err(at(path))?)
+    }
+
+    /// As [`create`](Self::create), for what belongs to the record of a run.
+    ///
+    /// # Errors
+    /// [`Exit::Io`] where nothing can be written there.
+    pub(crate) fn create_own(path: &Path) -> Result<Self, Failure> {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".unfinished");
         let unfinished = PathBuf::from(unfinished);

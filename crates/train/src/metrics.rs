@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 
@@ -100,7 +100,7 @@ impl JsonLines {
     /// Opens `path` and cuts it to its first `bytes` bytes, which drops the lines of steps that came after the checkpoint a
     /// run resumes from: they will be computed, and written, again.
     ///
-    /// A shorter file, or none, has lost lines since, which is no reason to lose the training as well: what is whole of
+    /// A shorter file, or none, or one that was written anew, has lost lines since, which is no reason to lose the training as well: what is whole of
     /// it is kept, and [`Self::missing`] says how much is not there.
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl JsonLines {
         // Appending keeps every write at the end, whatever else has the file open.
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         let found = file.metadata()?.len();
-        let kept = if found < bytes { whole_lines(&mut file)? } else { bytes };
+        let kept = whole_lines(&mut file, found.min(bytes))?;
         file.set_len(kept)?;
         Ok(Self { file, bytes: kept, missing: bytes - kept })
     }
@@ -121,10 +121,20 @@ impl JsonLines {
     }
 }
 
-/// The bytes up to the end of the last whole line.
-fn whole_lines(file: &mut File) -> io::Result<u64> {
+/// The bytes up to the end of the last whole line within the first `bytes`, which the file has.
+fn whole_lines(file: &mut File, bytes: u64) -> io::Result<u64> {
+    if bytes == 0 {
+        return Ok(0);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::Start(bytes - 1))?;
+    file.read_exact(&mut last)?;
+    if last == [b'\n'] {
+        return Ok(bytes);
+    }
     let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
+    file.rewind()?;
+    file.take(bytes).read_to_end(&mut text)?;
     Ok(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end as u64 + 1))
 }
 
@@ -204,6 +214,10 @@ mod tests {
         assert_eq!(sink.missing(), 10);
         drop(sink);
 
+        std::fs::write(&path, "{\"step\":1}\n{\"step\"").unwrap();
+        // Longer, but the checkpoint's end is in the middle of a line.
+        std::fs::write(&path, "{\"step\": 1}\n{\"step\": 2}\n").unwrap();
+        assert_eq!(JsonLines::open(&path, 22).unwrap().missing(), 22 - 12);
         std::fs::write(&path, "{\"step\":1}\n{\"step\"").unwrap();
         let mut sink = JsonLines::open(&path, 40).unwrap();
         assert_eq!(sink.missing(), 40 - 11);

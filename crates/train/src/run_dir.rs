@@ -69,7 +69,8 @@ const CHECKPOINTS: &str = "checkpoints";
 const EXPORTED: &str = "export/encoder.safetensors";
 const UNFINISHED: &str = ".unfinished";
 /// What a run keeps for itself and for whoever reads it later.
-const RECORD: [&str; 7] = [CONFIG, MANIFEST, BAD_FILES, LOCK, METRICS, CHECKPOINTS, EXPORTED];
+const RECORD: [&str; 9] =
+    [CONFIG, MANIFEST, BAD_FILES, LOCK, METRICS, CHECKPOINTS, EXPORTED, "scores.json", "online.json"];
 const BEFORE_IT_BEGAN: [&str; 4] = [LOCK, UNFINISHED, BAD_FILES, MANIFEST];
 
 impl RunDir {
@@ -166,11 +167,12 @@ impl RunDir {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let Ok(folder) = fs::canonicalize(folder) else { return false };
-        let path = folder.join(name);
+        // Where a link leads is what would be written to.
+        let path = fs::canonicalize(folder.join(name)).unwrap_or_else(|_| folder.join(name));
         let is_in = |run: &Path| {
             path.strip_prefix(run).is_ok_and(|inside| RECORD.iter().any(|record| inside.starts_with(record)))
         };
-        folder.ancestors().any(|run| run.join(CONFIG).is_file() && is_in(run))
+        path.ancestors().skip(1).any(|run| run.join(CONFIG).is_file() && is_in(run))
     }
 
     /// The directory itself.
