@@ -377,7 +377,7 @@ pub(crate) struct SupervisedArgs {
     pub(crate) seed: Option<u64>,
 }
 
-const EMBED_HELP: &str = "Examples:\n  twoview embed runs/mine photos/ --out photos.parquet\n  twoview embed runs/mine photos/            # numpy.load(\"embeddings.npy\"), names in embeddings.npy.names.csv";
+const EMBED_HELP: &str = "Examples:\n  twoview embed runs/mine photos/ --out photos.csv    # or .npy, .safetensors, .parquet (feature)\n  twoview embed runs/mine photos/            # numpy.load(\"embeddings.npy\"), names in embeddings.npy.names.csv";
 
 #[derive(Debug, Args)]
 #[command(after_help = EMBED_HELP)]
