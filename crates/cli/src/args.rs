@@ -671,7 +671,8 @@ pub(crate) struct ExportArgs {
     /// The form of the file. Without it, what the ending of --out names, else safetensors
     #[arg(long, value_enum)]
     pub(crate) format: Option<ExportFormat>,
-    /// Whose names the tensors carry. For these ResNets timm's are torchvision's; the card shows the loader asked for
+    /// Whose names the tensors carry. For these ResNets timm's are torchvision's; the card shows the loader asked for,
+    /// where that library builds one of this width
     #[arg(long, value_enum, default_value_t = Naming::Torchvision)]
     pub(crate) naming: Naming,
     /// The file to write; without it, encoder.safetensors or encoder.onnx in the run's export folder. FILE.card.md and

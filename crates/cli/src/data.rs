@@ -13,7 +13,7 @@ use crate::{
     failure::{Exit, Failure, OrExit, at},
     pictures,
     run_file::{RunFile, SourceConfig},
-    terminal::{Counter, counted, note, program, quoted, result, result_json},
+    terminal::{Counter, counted, listed, note, program, quoted, result, result_json},
     unfinished::{Unfinished, may_write},
 };
 
@@ -144,9 +144,7 @@ fn describe(report: &ScanReport, groups: &[DuplicateGroup], near_bits: u32) -> R
     result(&format!("look alike   {n_near} in {}, by {near_bits} of 64 bits", counted(near.len(), "group")))?;
     for group in groups.iter().take(GROUPS_SHOWN) {
         let kind = if group.kind == Likeness::Exact { "same bytes" } else { "look alike" };
-        let (first, others) = group.paths.split_at(group.paths.len().min(3));
-        let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
-        result(&format!("  {kind}: {}{more}", first.join(", ")))?;
+        result(&format!("  {kind}: {}", listed(&group.paths, 3)))?;
     }
     if groups.len() > GROUPS_SHOWN {
         result(&format!("  {} more groups; --duplicates FILE writes them all", groups.len() - GROUPS_SHOWN))?;

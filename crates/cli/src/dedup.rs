@@ -9,7 +9,7 @@ use crate::{
     embeddings::Embeddings,
     failure::{Exit, Failure, OrExit},
     subject::Subject,
-    terminal::{Counter, counted, quoted, result, result_json},
+    terminal::{Counter, counted, listed, quoted, result, result_json},
     unfinished::{Unfinished, may_write},
 };
 
@@ -52,9 +52,7 @@ pub(crate) fn dedup(args: &DedupArgs) -> Result<(), Failure> {
         args.cosine
     ))?;
     for group in groups.iter().take(SHOWN) {
-        let (first, others) = group.paths.split_at(group.paths.len().min(3));
-        let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
-        result(&format!("  {}{more}", first.join(", ")))?;
+        result(&format!("  {}", listed(&group.paths, 3)))?;
     }
     if groups.len() > SHOWN {
         result(&format!("  {} more", counted(groups.len() - SHOWN, "group")))?;

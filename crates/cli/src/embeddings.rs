@@ -74,7 +74,7 @@ pub(crate) fn make(subject: &Subject, source: &dyn Source) -> Result<Vec<f32>, F
 }
 
 /// Pictures whose features are made again to see whose those in a file are.
-const COMPARED: usize = 4;
+const REMADE: usize = 4;
 
 /// Features that differ by more than this share of their length are not those of another device, but of another encoder.
 const SAME: f64 = 0.01;
@@ -83,7 +83,7 @@ const SAME: f64 = 0.01;
 /// that were edited since fit in shape and name, and would be searched in without a word.
 fn check_features(subject: &Subject, source: &Arc<dyn Source>, rows: &[f32], path: &Path) -> Result<(), Failure> {
     let dim = subject.encoder().feature_dim();
-    let compared = spread(&(0..source.len()).collect::<Vec<_>>(), COMPARED);
+    let compared = spread(&(0..source.len()).collect::<Vec<_>>(), REMADE);
     let some = Subset::new(Arc::clone(source), compared.clone());
     let look = subject.look();
     let made =

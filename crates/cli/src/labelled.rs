@@ -20,7 +20,7 @@ use crate::{
     pictures::{self, Pictures},
     run_file::{RunFile, SourceConfig},
     run_plan,
-    terminal::{Counter, counted, note},
+    terminal::{Counter, counted, listed, note},
 };
 
 /// Labelled pictures to learn from and others to test on.
@@ -100,9 +100,7 @@ impl Labelled {
             let known: HashSet<&String> = b.classes().iter().collect();
             let only: Vec<&str> =
                 a.classes().iter().filter(|class| !known.contains(class)).map(String::as_str).collect();
-            let (first, others) = only.split_at(only.len().min(CLASSES_NAMED));
-            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
-            (!only.is_empty()).then(|| format!("{}{more}", first.join(", ")))
+            (!only.is_empty()).then(|| listed(&only, CLASSES_NAMED))
         };
         if let Some(unknown) = only(test.as_ref(), train.as_ref()) {
             let message = format!(

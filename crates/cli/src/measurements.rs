@@ -5,7 +5,7 @@ use std::fs;
 use twoview_report::{StepRow, read_steps};
 use twoview_train::RunDir;
 
-use crate::terminal::note;
+use crate::terminal::{listed, note};
 
 /// Lines that a warning names.
 const NAMED: usize = 5;
@@ -22,15 +22,13 @@ pub(crate) fn measurements(run_dir: &RunDir) -> Vec<StepRow> {
     // A line on its own that cannot be read is taken for the torn end of a killed run, and gives nothing.
     let is_good = |line: &&[u8]| line.trim_ascii().is_empty() || read_steps(*line).is_ok_and(|rows| !rows.is_empty());
     let good: Vec<&[u8]> = lines.iter().copied().filter(is_good).collect();
-    let bad: Vec<String> =
-        (1..).zip(&lines).filter(|(_, line)| !is_good(line)).map(|(i, _): (usize, _)| i.to_string()).collect();
+    let mut bad: Vec<usize> = (0..lines.len()).filter(|&i| !is_good(&lines[i])).collect();
     // The last one may be torn.
-    let n_bad = bad.len() - usize::from(bad.last() == Some(&lines.len().to_string()));
-    if n_bad > 0 {
-        let more = if n_bad > NAMED { format!(" and {} more", n_bad - NAMED) } else { String::new() };
-        let named = bad[..n_bad.min(NAMED)].join(", ");
-        let lines = if n_bad == 1 { "line" } else { "lines" };
-        warn(format!("{lines} {named}{more} cannot be read, and the curves go without it"));
+    bad.pop_if(|last| *last == lines.len() - 1);
+    if !bad.is_empty() {
+        let numbers: Vec<String> = bad.iter().map(|i| (i + 1).to_string()).collect();
+        let lines = if bad.len() == 1 { "line" } else { "lines" };
+        warn(format!("{lines} {} cannot be read, and the curves go without", listed(&numbers, NAMED)));
     }
     read_steps(&good.join(&b'\n')[..]).unwrap_or_else(|error| {
         warn(error.to_string());

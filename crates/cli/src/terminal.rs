@@ -95,6 +95,14 @@ pub(crate) fn counted(n: usize, one: &str) -> String {
     format!("{n} {one}{ending}")
 }
 
+/// The first `n` names, and how many more there are: `a, b and 7 more`.
+pub(crate) fn listed(names: &[impl AsRef<str>], n: usize) -> String {
+    let (first, others) = names.split_at(names.len().min(n));
+    let first: Vec<&str> = first.iter().map(AsRef::as_ref).collect();
+    let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    first.join(", ") + &more
+}
+
 /// A bar that counts things on a terminal; without a terminal, a line now and then. A line at the end either way.
 pub(crate) struct Counter {
     bar: ProgressBar,

@@ -20,8 +20,9 @@ use crate::source::{Problem, SampleError};
 /// - `labels`: a table with the columns `path` and `label`, in the form of RFC 4180 (commas, quotes where a field holds
 ///   a comma, a quote or a line break). A first row that has both names is a header, and the columns may then stand in
 ///   any order among others; without a header there are exactly two. Beside `roots` or a `list` the paths are those
-///   below a root or in the list, or from the folder of the table, or absolute, and the labels take the place of class folders; pictures without a row
-///   stay in unlabelled, rows without a picture are bad files. Alone, the table is the list as well.
+///   below a root or in the list, or from the folder of the table, or absolute, and the labels take the place of class
+///   folders; pictures without a row stay in unlabelled, rows without a picture are bad files. Alone, the table is the list
+///   as well.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PictureFiles {

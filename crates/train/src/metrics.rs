@@ -100,8 +100,8 @@ impl JsonLines {
     /// Opens `path` and cuts it to its first `bytes` bytes, which drops the lines of steps that came after the checkpoint a
     /// run resumes from: they will be computed, and written, again.
     ///
-    /// A shorter file, or none, or one that was written anew, has lost lines since, which is no reason to lose the training as well: what is whole of
-    /// it is kept, and [`Self::missing`] says how much is not there.
+    /// A shorter file, or none, or one that was written anew, has lost lines since, which is no reason to lose the training
+    /// as well: what is whole of it is kept, and [`Self::missing`] says how much is not there.
     ///
     /// # Errors
     /// Where the file cannot be opened, read or cut.
@@ -214,7 +214,6 @@ mod tests {
         assert_eq!(sink.missing(), 10);
         drop(sink);
 
-        std::fs::write(&path, "{\"step\":1}\n{\"step\"").unwrap();
         // Longer, but the checkpoint's end is in the middle of a line.
         std::fs::write(&path, "{\"step\": 1}\n{\"step\": 2}\n").unwrap();
         assert_eq!(JsonLines::open(&path, 22).unwrap().missing(), 22 - 12);

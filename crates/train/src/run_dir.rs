@@ -14,6 +14,8 @@ use std::{
 /// bad_files.jsonl        every picture left out or replaced, with its reason
 /// metrics.jsonl          one line for each step
 /// checkpoints/step-*/    weights and optimizer state, each folder whole or absent
+/// online.json            what the looks at the encoder are compared with, where there are any
+/// scores.json            what evaluations found
 /// export/                the encoder, once training has ended; all there is of an imported run
 /// lock                   held by the process that trains
 /// ```
